@@ -1,0 +1,80 @@
+/* The differentiable operations. Each creates *y (a new reference) and leaves a node on the tape
+ * where a gradient is wanted. Arguments called `x` may have any layout; every operation says in its
+ * file which layouts it computes in. Optional tensors may be NULL.
+ */
+#ifndef ATTN_OPS_H
+#define ATTN_OPS_H
+
+#include "../tensor/tape.h"
+#include "../tensor/tensor.h"
+
+/* elementwise.c */
+typedef enum {
+    ATTN_RELU, ATTN_SIGMOID, ATTN_TANH, ATTN_EXP, ATTN_LOG, ATTN_SQRT, ATTN_ABS, ATTN_NEG,
+    ATTN_UNARY_COUNT
+} attn_unary_kind;
+typedef enum {
+    ATTN_ADD, ATTN_SUB, ATTN_MUL, ATTN_DIV, ATTN_POW, ATTN_BINARY_COUNT
+} attn_binary_kind;
+attn_status attn_unary(attn_tensor **y, attn_tensor *x, attn_unary_kind kind);
+attn_status attn_clamp(attn_tensor **y, attn_tensor *x, float low, float high);
+attn_status attn_binary(attn_tensor **y, attn_tensor *a, attn_tensor *b, attn_binary_kind kind);
+/* y += x, same shape and layout, no tape. */
+void attn_add_into(attn_tensor *y, const attn_tensor *x);
+attn_status attn_dropout(attn_tensor **y, attn_tensor *x, float p, uint64_t seed, uint64_t counter);
+
+/* reduce.c: over the axes whose flag is set; keepdim keeps them with size 1 */
+typedef enum { ATTN_SUM, ATTN_MEAN, ATTN_AMAX, ATTN_AMIN, ATTN_VAR } attn_reduction;
+attn_status attn_reduce(attn_tensor **y, attn_tensor *x, attn_reduction kind, const bool *axes,
+                        bool keepdim, int correction);
+
+/* shape.c */
+attn_status attn_reshape(attn_tensor **y, attn_tensor *x, int ndim, const int64_t *shape);
+attn_status attn_permute(attn_tensor **y, attn_tensor *x, const int *order);
+attn_status attn_concatenate(attn_tensor **y, attn_tensor *const *x, int count, int axis);
+/* y = x[start : start + step * size : step] on every axis */
+attn_status attn_slice(attn_tensor **y, attn_tensor *x, const int64_t *start, const int64_t *step,
+                       const int64_t *size);
+attn_status attn_pad(attn_tensor **y, attn_tensor *x, const int64_t *before, const int64_t *after,
+                     float value);
+
+/* matmul.c: matrices in the last two axes, leading axes broadcast */
+attn_status attn_matmul(attn_tensor **y, attn_tensor *a, attn_tensor *b);
+/* y(.., K) = x(.., C) weight(K, C)^T + bias(K) */
+attn_status attn_linear(attn_tensor **y, attn_tensor *x, attn_tensor *weight, attn_tensor *bias);
+
+/* softmax.c */
+attn_status attn_softmax(attn_tensor **y, attn_tensor *x, int axis, bool logarithm);
+attn_status attn_cross_entropy(attn_tensor **loss, attn_tensor *logits, const int64_t *target,
+                               float label_smoothing);
+
+/* pool.c */
+typedef struct {
+    int64_t window[2], stride[2], padding[2];
+    bool count_padding; /* average: divide by the whole window */
+} attn_pool_options;
+attn_status attn_max_pool(attn_tensor **y, attn_tensor *x, const attn_pool_options *options);
+attn_status attn_average_pool(attn_tensor **y, attn_tensor *x, const attn_pool_options *options);
+attn_status attn_adaptive_pool(attn_tensor **y, attn_tensor *x, int64_t P, int64_t Q, bool maximum);
+
+/* batch_norm.c: y = [relu](normalised x * weight + bias [+ residual]) */
+typedef struct {
+    bool training, relu;
+    float momentum, eps;
+} attn_batch_norm_options;
+attn_status attn_batch_norm(attn_tensor **y, attn_tensor *x, attn_tensor *weight, attn_tensor *bias,
+                            attn_tensor *running_mean, attn_tensor *running_var,
+                            attn_tensor *residual, const attn_batch_norm_options *options);
+
+/* convolution.c: x(N,C,H,W), weight(K,C/groups,R,S), bias(K) or NULL */
+typedef struct {
+    int64_t stride[2], padding[2], groups;
+} attn_convolution_options;
+attn_status attn_convolution(attn_tensor **y, attn_tensor *x, attn_tensor *weight, attn_tensor *bias,
+                             const attn_convolution_options *options);
+/* For inference only (leaves no node): relu(convolution + residual), the last two optional. */
+attn_status attn_convolution_fused(attn_tensor **y, attn_tensor *x, attn_tensor *weight,
+                                   attn_tensor *bias, attn_tensor *residual, bool relu,
+                                   const attn_convolution_options *options);
+
+#endif

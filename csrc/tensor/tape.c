@@ -1,0 +1,201 @@
+#include "tape.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static _Atomic uint64_t next_sequence;
+static _Atomic uint64_t next_hook;
+static _Thread_local bool grad_disabled;
+
+bool attn_grad_enabled(void) { return !grad_disabled; }
+void attn_set_grad_enabled(bool enabled) { grad_disabled = !enabled; }
+
+bool attn_needs_grad(int count, attn_tensor *const *inputs)
+{
+    if (grad_disabled)
+        return false;
+    for (int i = 0; i < count; i++)
+        if (inputs[i] && inputs[i]->variable)
+            return true;
+    return false;
+}
+
+static attn_status variable_new(attn_variable **variable, const attn_tensor *x)
+{
+    attn_variable *v = calloc(1, sizeof *v);
+    if (!v)
+        return attn_fail(ATTN_NO_MEMORY, "out of memory");
+    v->references = 1;
+    v->ndim = x->ndim;
+    memcpy(v->shape, x->shape, sizeof v->shape);
+    *variable = v;
+    return ATTN_OK;
+}
+
+attn_status attn_set_requires_grad(attn_tensor *x, bool wanted)
+{
+    if (wanted)
+        return x->variable ? ATTN_OK : variable_new(&x->variable, x);
+    if (x->variable && x->variable->node)
+        return attn_fail(ATTN_BAD_STATE, "requires_grad can only be turned off on a leaf tensor; "
+                                         "use detach() on the result of an operation");
+    attn_variable_release(x->variable);
+    x->variable = NULL;
+    return ATTN_OK;
+}
+
+attn_variable *attn_variable_retain(attn_variable *variable)
+{
+    if (variable)
+        atomic_fetch_add_explicit(&variable->references, 1, memory_order_relaxed);
+    return variable;
+}
+
+static void hook_free(attn_hook *hook)
+{
+    if (hook->destroy)
+        hook->destroy(hook->context);
+    free(hook);
+}
+
+static void node_drop_saved(attn_node *node)
+{
+    for (int i = 0; i < node->saved_count; i++) {
+        attn_tensor_release(node->saved[i]);
+        node->saved[i] = NULL;
+    }
+}
+
+/* Nodes that nobody owns wait in this list while one is freed: a long chain of operations would
+ * otherwise overflow the stack. */
+static _Thread_local attn_node *dead_nodes;
+static _Thread_local bool burying;
+
+static void node_release(attn_node *node)
+{
+    if (!node || atomic_fetch_sub(&node->references, 1) != 1)
+        return;
+    node->next_dead = dead_nodes;
+    dead_nodes = node;
+    if (burying)
+        return;
+    burying = true;
+    while (dead_nodes) {
+        attn_node *dead = dead_nodes;
+        dead_nodes = dead->next_dead;
+        node_drop_saved(dead);
+        for (int i = 0; i < dead->input_count; i++)
+            attn_variable_release(dead->inputs[i]);
+        free(dead->inputs);
+        free(dead->outputs);
+        free(dead->parameters);
+        free(dead);
+    }
+    burying = false;
+}
+
+void attn_variable_release(attn_variable *variable)
+{
+    if (!variable || atomic_fetch_sub(&variable->references, 1) != 1)
+        return;
+    if (variable->node) {
+        variable->node->outputs[variable->output] = NULL;
+        node_release(variable->node);
+    }
+    attn_tensor_release(variable->grad);
+    attn_tensor_release(variable->pending);
+    for (attn_hook *hook = variable->hooks; hook;) {
+        attn_hook *next = hook->next;
+        hook_free(hook);
+        hook = next;
+    }
+    free(variable);
+}
+
+attn_status attn_variable_add_hook(attn_variable *variable, attn_hook *hook, uint64_t *id)
+{
+    attn_hook *copy = malloc(sizeof *copy);
+    if (!copy)
+        return attn_fail(ATTN_NO_MEMORY, "out of memory");
+    *copy = *hook;
+    copy->id = *id = atomic_fetch_add(&next_hook, 1) + 1;
+    copy->next = NULL;
+    attn_hook **end = &variable->hooks;
+    while (*end)
+        end = &(*end)->next;
+    *end = copy;
+    return ATTN_OK;
+}
+
+void attn_variable_remove_hook(attn_variable *variable, uint64_t id)
+{
+    for (attn_hook **at = &variable->hooks; *at; at = &(*at)->next) {
+        if ((*at)->id == id) {
+            attn_hook *gone = *at;
+            *at = gone->next;
+            hook_free(gone);
+            return;
+        }
+    }
+}
+
+static attn_node *node_new(const attn_operation *operation, int input_count, int output_count)
+{
+    attn_node *node = calloc(1, sizeof *node);
+    if (!node)
+        return NULL;
+    node->references = 1;
+    node->operation = operation;
+    node->sequence = atomic_fetch_add(&next_sequence, 1);
+    node->inputs = calloc((size_t)input_count + 1, sizeof *node->inputs);
+    node->outputs = calloc((size_t)output_count + 1, sizeof *node->outputs);
+    node->parameters = calloc(1, operation->parameter_bytes + 1);
+    if (!node->inputs || !node->outputs || !node->parameters) {
+        node_release(node);
+        return NULL;
+    }
+    node->input_count = input_count;
+    node->output_count = output_count;
+    return node;
+}
+
+attn_status attn_record(const attn_operation *operation, int input_count, attn_tensor *const *inputs,
+                        int output_count, attn_tensor *const *outputs, const void *parameters,
+                        attn_tensor *const *saved, int saved_count)
+{
+    if (!attn_needs_grad(input_count, inputs))
+        return ATTN_OK;
+    attn_node *node = node_new(operation, input_count, output_count);
+    if (!node)
+        return attn_fail(ATTN_NO_MEMORY, "out of memory");
+    attn_status status = ATTN_OK;
+    for (int i = 0; i < input_count; i++)
+        node->inputs[i] = inputs[i] ? attn_variable_retain(inputs[i]->variable) : NULL;
+    if (parameters)
+        memcpy(node->parameters, parameters, operation->parameter_bytes);
+    /* Saved tensors are kept as detached twins: an output saved by its own node would otherwise own
+     * its variable, which owns the node: a cycle that is never freed. */
+    node->saved_count = saved_count;
+    for (int i = 0; i < saved_count; i++) {
+        if (!saved[i])
+            continue;
+        ATTN_GOTO(attn_detach(&node->saved[i], saved[i]));
+        node->saved_version[i] = saved[i]->storage->version;
+    }
+    for (int i = 0; i < output_count; i++) {
+        ATTN_GOTO(variable_new(&outputs[i]->variable, outputs[i]));
+        outputs[i]->variable->node = node;
+        outputs[i]->variable->output = i;
+        node->outputs[i] = outputs[i]->variable;
+        atomic_fetch_add(&node->references, 1);
+    }
+done:
+    node_release(node); /* the outputs own it now */
+    return status;
+}
+
+void attn_node_free_saved(attn_node *node)
+{
+    node_drop_saved(node);
+    node->freed = true;
+}
