@@ -1,0 +1,48 @@
+"""The PyTorch oracle itself: parameter counts of the study, and keys of its checkpoints."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from reference import torch_models  # noqa: E402
+
+COUNTS = {
+    ("resnet18", None, 100): 11_220_132,
+    ("resnet18", "CA_12", 100): 11_225_660,
+    ("resnet18", "SE_12", 100): 11_230_372,
+    ("resnet18", "SEC_12", 100): 11_230_804,
+    ("resnet18", "SA_12", 100): 11_220_536,
+    ("resnet18", "AA_1", 100): 11_324_788,
+    ("resnet18", "CBAM_1", 100): 11_221_494,
+    ("resnet18", "NEW_1", 100): 11_222_382,
+    ("vgg19", None, 10): 20_565_834,
+    ("vgg19", "AA_1", 10): 20_618_162,
+    ("vgg19", "NEW_1", 10): 20_566_959,
+    ("vgg19", "NAB_123", 10): 24_781_517,
+}
+
+
+@pytest.mark.parametrize(("arch", "block", "classes"), COUNTS)
+def test_parameter_counts_of_the_study(arch, block, classes):
+    with torch.device("meta"):
+        model = torch_models.create(arch, block, num_classes=classes)
+    assert torch_models.parameter_count(model) == COUNTS[arch, block, classes]
+
+
+def test_keys():
+    with torch.device("meta"):
+        keys = torch_models.create("resnet50", "SE_SA_2").state_dict()
+        assert "layer2.0.image_module.1.spatial.bn.num_batches_tracked" in keys
+        assert "layer1.0.shortcut.0.weight" in keys and "layer4.2.conv3.weight" in keys
+        keys = torch_models.create("vgg11", "CBAM_1+SE_2").state_dict()
+    assert keys["features.3.ChannelGate.mlp.1.weight"].shape == (4, 64)
+    assert keys["features.5.weight"].shape == (128, 64, 3, 3)  # after block and pool
+    assert keys["features.8.fc.0.weight"].shape == (16, 128)
+    assert keys["classifier.6.bias"].shape == (10,)
+
+
+def test_placements():
+    assert torch_models.stages_of(None) == {}
+    assert torch_models.stages_of("SE_SA_13+NEW_4") == {1: "SE_SA", 3: "SE_SA", 4: "NEW"}

@@ -1,0 +1,1 @@
+"""Slow float64 twins and other oracles that the tests hold attnnet against."""
