@@ -7,24 +7,22 @@
 
 #include "../tensor/tape.h"
 #include "../tensor/tensor.h"
+#include "kinds.h"
 
-/* elementwise.c */
-typedef enum {
-    ATTN_RELU, ATTN_SIGMOID, ATTN_TANH, ATTN_EXP, ATTN_LOG, ATTN_SQRT, ATTN_ABS, ATTN_NEG,
-    ATTN_UNARY_COUNT
-} attn_unary_kind;
-typedef enum {
-    ATTN_ADD, ATTN_SUB, ATTN_MUL, ATTN_DIV, ATTN_POW, ATTN_BINARY_COUNT
-} attn_binary_kind;
+/* elementwise.c, binary.c */
 attn_status attn_unary(attn_tensor **y, attn_tensor *x, attn_unary_kind kind);
 attn_status attn_clamp(attn_tensor **y, attn_tensor *x, float low, float high);
 attn_status attn_binary(attn_tensor **y, attn_tensor *a, attn_tensor *b, attn_binary_kind kind);
+/* The same with the shape and layout of y given; a and b broadcast to it. No tape. */
+attn_status attn_broadcast(attn_tensor **y, attn_tensor *a, attn_tensor *b, attn_binary_kind kind,
+                           int ndim, const int64_t *shape, attn_layout layout);
+/* A tensor without dimensions that holds one number. */
+attn_status attn_scalar(attn_tensor **y, float value);
 /* y += x, same shape and layout, no tape. */
 void attn_add_into(attn_tensor *y, const attn_tensor *x);
 attn_status attn_dropout(attn_tensor **y, attn_tensor *x, float p, uint64_t seed, uint64_t counter);
 
 /* reduce.c: over the axes whose flag is set; keepdim keeps them with size 1 */
-typedef enum { ATTN_SUM, ATTN_MEAN, ATTN_AMAX, ATTN_AMIN, ATTN_VAR } attn_reduction;
 attn_status attn_reduce(attn_tensor **y, attn_tensor *x, attn_reduction kind, const bool *axes,
                         bool keepdim, int correction);
 

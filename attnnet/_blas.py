@@ -1,0 +1,52 @@
+"""Finds OpenBLAS and starts it with the core type that suits this CPU.
+
+OpenBLAS comes from the package ``scipy-openblas32``. ``ATTNNET_OPENBLAS`` names another library
+file, for example the system's. Its release 0.3.34 does not know CPUs of family 26 and falls back to
+its Haswell kernels there, half as fast as its AVX-512 ones; ``OPENBLAS_CORETYPE`` is set for the
+moment in which it loads, unless the user has set it, and put back as it was.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from . import _core
+
+
+def _library_path() -> str:
+    chosen = os.environ.get("ATTNNET_OPENBLAS")
+    if chosen:
+        return chosen
+    try:
+        import scipy_openblas32
+    except ImportError as error:
+        raise ImportError(
+            "attnnet needs OpenBLAS: pip install scipy-openblas32, or set ATTNNET_OPENBLAS to the "
+            "path of a libopenblas with the usual 32-bit integer interface"
+        ) from error
+    folder = Path(scipy_openblas32.get_lib_dir())
+    return str(folder / scipy_openblas32.get_library(fullname=True))
+
+
+def load() -> None:
+    """Loads OpenBLAS, single-threaded, into the core; the environment is left as it was.
+
+    Raises:
+        ImportError: where there is no library, or it has no ``cblas_sgemm``.
+    """
+    wanted = {"OPENBLAS_NUM_THREADS": "1"}
+    if "avx512" in _core.config()["isa_available"]:
+        wanted["OPENBLAS_CORETYPE"] = os.environ.get("OPENBLAS_CORETYPE", "SkylakeX")
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        _core.load_blas(_library_path())
+    except RuntimeError as error:
+        raise ImportError(str(error)) from error
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

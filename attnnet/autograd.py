@@ -1,0 +1,47 @@
+"""Whether operations are recorded for gradients: per thread, as in PyTorch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from . import _core
+
+
+class _GradMode:
+    """Context manager and decorator that sets the grad mode and puts it back."""
+
+    def __init__(self, enabled: bool) -> None:
+        self._enabled = enabled
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._before.append(_core.set_grad_enabled(self._enabled))
+
+    def __exit__(self, *error: object) -> None:
+        _core.set_grad_enabled(self._before.pop())
+
+    def __call__(self, function: Callable) -> Callable:
+        enabled = self._enabled
+
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            with _GradMode(enabled):
+                return function(*args, **kwargs)
+
+        return wrapper
+
+
+def no_grad() -> _GradMode:
+    """Inside, nothing is recorded: ``with attnnet.no_grad(): ...``, or as a decorator."""
+    return _GradMode(False)
+
+
+def enable_grad() -> _GradMode:
+    """Inside, operations are recorded even where an outer :func:`no_grad` says otherwise."""
+    return _GradMode(True)
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations of this thread are recorded now."""
+    return _core.grad_enabled()

@@ -1,0 +1,71 @@
+"""What is in use: versions, instruction set, OpenBLAS, threads, memory."""
+
+from __future__ import annotations
+
+import platform
+
+import numpy as np
+
+from . import _core
+
+
+def get_num_threads() -> int:
+    """Threads that operations use; by default one for each core this process may use."""
+    return _core.num_threads()
+
+
+def set_num_threads(num_threads: int) -> None:
+    """Sets the number of threads, 1 to 256. Results do not depend on it, to the bit.
+
+    Raises:
+        ValueError: for a number out of range.
+    """
+    _core.set_num_threads(num_threads)
+
+
+def memory_stats() -> dict[str, int]:
+    """Bytes of tensor memory: ``in_use``, ``cached`` for reuse, ``peak`` use, ``limit`` (0: none)."""
+    return _core.memory_stats()
+
+
+def set_memory_limit(bytes: int) -> None:
+    """From now on tensors and workspaces together take at most this many bytes; what would pass it
+    raises ``MemoryError`` with what was asked for. 0 lifts the limit.
+
+    Raises:
+        ValueError: for a negative number.
+    """
+    _core.set_memory_limit(bytes)
+
+
+def empty_cache() -> None:
+    """Gives cached memory back to the system."""
+    _core.empty_cache()
+
+
+def config() -> dict[str, object]:
+    """What :func:`show_config` prints, as a dictionary."""
+    from . import __version__
+
+    core = _core.config()
+    return {
+        "attnnet": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "instruction set": core["isa"],
+        "instruction sets available": ", ".join(core["isa_available"]),
+        "threads": core["threads"],
+        "openblas": core["blas"],
+        "openblas core type": core["blas_core"],
+        "compiler": core["compiler"],
+        "platform": platform.platform(),
+    }
+
+
+def show_config() -> None:
+    """Prints versions, the instruction set and OpenBLAS kernels in use, and the threads.
+
+    ``ATTNNET_ISA`` (baseline, avx2, avx512) chooses another instruction set at import.
+    """
+    for name, value in config().items():
+        print(f"{name:28} {value}")

@@ -1,0 +1,357 @@
+"""Operations on tensors, with PyTorch's names and arguments.
+
+Each takes tensors (arrays and numbers are converted), returns new tensors, and is differentiable.
+Shapes are written (N, C, H, W): images, channels, height, width. All raise ``ValueError`` for
+shapes or options that do not fit and ``TypeError`` for arguments of a wrong kind, naming the
+argument, what came and what was expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from . import _core
+from .random import next_draw
+
+Pair = int | Sequence[int]
+
+
+def _tensor(value) -> _core.Tensor:
+    """A tensor as it is; numbers and arrays become constant tensors."""
+    return value if isinstance(value, _core.Tensor) else _new_tensor(value)
+
+
+def _new_tensor(value) -> _core.Tensor:
+    from .tensor import Tensor
+
+    return Tensor(value)
+
+
+def _pair(value: Pair, function: str, name: str) -> tuple[int, int]:
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return (int(value), int(value))
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        return (int(value[0]), int(value[1]))
+    raise ValueError(f"{function}: {name} must be an integer or two of them, got {value!r}")
+
+
+# Single elements
+
+
+def relu(x):
+    """max(x, 0). NaN stays NaN; the gradient at 0 is 0."""
+    return _core.unary("relu", _tensor(x))
+
+
+def sigmoid(x):
+    """1 / (1 + exp(-x)), without overflow."""
+    return _core.unary("sigmoid", _tensor(x))
+
+
+def tanh(x):
+    """Hyperbolic tangent."""
+    return _core.unary("tanh", _tensor(x))
+
+
+def exp(x):
+    """e to the power of x; inf above 88.7."""
+    return _core.unary("exp", _tensor(x))
+
+
+def log(x):
+    """Natural logarithm; -inf at 0, NaN below."""
+    return _core.unary("log", _tensor(x))
+
+
+def sqrt(x):
+    """Square root; NaN below 0."""
+    return _core.unary("sqrt", _tensor(x))
+
+
+def abs(x):
+    """Absolute value; the gradient at 0 is 0."""
+    return _core.unary("abs", _tensor(x))
+
+
+def clamp(x, min: float | None = None, max: float | None = None):
+    """x limited to [min, max]; the gradient is 1 inside and on the limits, 0 outside.
+
+    Raises:
+        ValueError: where neither limit is given.
+    """
+    if min is None and max is None:
+        raise ValueError("clamp: min or max must be given")
+    low = float("-inf") if min is None else min
+    high = float("inf") if max is None else max
+    return _core.clamp(_tensor(x), low, high)
+
+
+# Two operands, broadcast as in NumPy
+
+
+def add(a, b):
+    """a + b."""
+    return _core.binary("add", _tensor(a), _tensor(b))
+
+
+def sub(a, b):
+    """a - b."""
+    return _core.binary("sub", _tensor(a), _tensor(b))
+
+
+def mul(a, b):
+    """a * b."""
+    return _core.binary("mul", _tensor(a), _tensor(b))
+
+
+def div(a, b):
+    """a / b."""
+    return _core.binary("div", _tensor(a), _tensor(b))
+
+
+def pow(a, b):
+    """a to the power of b. The gradient to b where a = 0 and b >= 0 is 0."""
+    return _core.binary("pow", _tensor(a), _tensor(b))
+
+
+def matmul(a, b):
+    """Matrix product of the last two dimensions, (..., M, K) x (..., K, N) -> (..., M, N);
+    leading dimensions broadcast."""
+    return _core.matmul(_tensor(a), _tensor(b))
+
+
+def linear(x, weight, bias=None):
+    """x W^T + b: x (..., C), weight (K, C), bias (K) or None -> (..., K)."""
+    return _core.linear(_tensor(x), weight, bias)
+
+
+# Reductions
+
+
+def _reduce(kind: str, x, dim, keepdim: bool, correction: int = 0):
+    x = _tensor(x)
+    dims = range(x.ndim) if dim is None else (dim,) if isinstance(dim, (int, np.integer)) else dim
+    return _core.reduce(kind, x, tuple(dims), keepdim, correction)
+
+
+def sum(x, dim: Pair | None = None, keepdim: bool = False):
+    """Sum over ``dim`` (an integer, several, or None for all)."""
+    return _reduce("sum", x, dim, keepdim)
+
+
+def mean(x, dim: Pair | None = None, keepdim: bool = False):
+    """Mean over ``dim`` (an integer, several, or None for all)."""
+    return _reduce("mean", x, dim, keepdim)
+
+
+def amax(x, dim: Pair | None = None, keepdim: bool = False):
+    """Largest value over ``dim``. Among equals the gradient goes to the first, in row-major order;
+    NaN is larger than everything.
+
+    Raises:
+        ValueError: over zero elements.
+    """
+    return _reduce("amax", x, dim, keepdim)
+
+
+def amin(x, dim: Pair | None = None, keepdim: bool = False):
+    """Smallest value over ``dim``; see :func:`amax`."""
+    return _reduce("amin", x, dim, keepdim)
+
+
+def var(x, dim: Pair | None = None, correction: int = 1, keepdim: bool = False):
+    """Variance over ``dim``: the squared distances from the mean, summed, over n - correction.
+
+    Raises:
+        ValueError: where n - correction is not positive.
+    """
+    return _reduce("var", x, dim, keepdim, correction)
+
+
+def softmax(x, dim: int):
+    """exp(x) over its sum along ``dim``."""
+    return _core.softmax(_tensor(x), dim, False)
+
+
+def log_softmax(x, dim: int):
+    """Logarithm of :func:`softmax`, without overflow."""
+    return _core.softmax(_tensor(x), dim, True)
+
+
+def cross_entropy(logits, target, label_smoothing: float = 0.0):
+    """Mean over the batch of -log softmax(logits)[target].
+
+    Args:
+        logits: (N, K).
+        target: integer array (N,), class indices 0..K-1.
+        label_smoothing: share of the target given to all K classes evenly, 0 to 1 (Szegedy et al.
+            2016); default 0.
+
+    Returns:
+        A tensor without dimensions.
+
+    Raises:
+        ValueError: for an empty batch, a target out of range, or shapes that do not fit.
+    """
+    return _core.cross_entropy(_tensor(logits), np.asarray(target), label_smoothing)
+
+
+# Images
+
+
+def conv2d(x, weight, bias=None, stride: Pair = 1, padding: Pair = 0, groups: int = 1):
+    """Two-dimensional convolution (cross-correlation, as everywhere in the field).
+
+    Args:
+        x: (N, C, H, W).
+        weight: (K, C / groups, R, S).
+        bias: (K) or None.
+        stride: one step for both axes, or two (default 1).
+        padding: zeros on both sides of both axes, or two numbers (default 0).
+        groups: channels are split into this many independent convolutions (default 1).
+
+    Returns:
+        (N, K, P, Q) with P = (H + 2 padding - R) // stride + 1.
+    """
+    return _core.conv2d(_tensor(x), weight, bias, _pair(stride, "conv2d", "stride"),
+                        _pair(padding, "conv2d", "padding"), groups)
+
+
+def batch_norm(x, running_mean, running_var, weight=None, bias=None, training: bool = False,
+               momentum: float = 0.1, eps: float = 1e-5, *, residual=None, relu: bool = False):
+    """Batch normalisation (Ioffe and Szegedy 2015), with the addition and the ReLU that often
+    follow it in the same pass: relu((x - mean) / sqrt(var + eps) * weight + bias + residual).
+
+    Args:
+        x: (N, C, H, W).
+        running_mean, running_var: (C); used in evaluation, updated in place in training (the
+            variance with n - 1). None in training: not kept.
+        weight, bias: (C) or None.
+        training: normalise with the batch's own (biased) statistics.
+        momentum: share of the batch in the running statistics (default 0.1).
+        eps: added to the variance (default 1e-5).
+        residual: of x's shape, added before the ReLU, or None.
+        relu: whether to apply it (default False).
+
+    Raises:
+        ValueError: in training with fewer than two values a channel.
+    """
+    return _core.batch_norm(_tensor(x), weight, bias, running_mean, running_var, residual, training,
+                            relu, momentum, eps)
+
+
+def max_pool2d(x, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0):
+    """Largest value of each window: x (N, C, H, W). ``stride`` is ``kernel_size`` by default;
+    padding never wins. Among equals the gradient goes to the first."""
+    window = _pair(kernel_size, "max_pool2d", "kernel_size")
+    return _core.max_pool2d(_tensor(x), window,
+                            window if stride is None else _pair(stride, "max_pool2d", "stride"),
+                            _pair(padding, "max_pool2d", "padding"))
+
+
+def avg_pool2d(x, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0,
+               count_include_pad: bool = True):
+    """Mean of each window: x (N, C, H, W). ``count_include_pad`` divides by the whole window where
+    it reaches into the padding (default True)."""
+    window = _pair(kernel_size, "avg_pool2d", "kernel_size")
+    return _core.avg_pool2d(_tensor(x), window,
+                            window if stride is None else _pair(stride, "avg_pool2d", "stride"),
+                            _pair(padding, "avg_pool2d", "padding"), count_include_pad)
+
+
+def adaptive_avg_pool2d(x, output_size: Pair):
+    """Mean over windows that divide x (N, C, H, W) into ``output_size`` rows and columns."""
+    return _core.adaptive_pool2d(
+        _tensor(x), *_pair(output_size, "adaptive_avg_pool2d", "output_size"), False)
+
+
+def adaptive_max_pool2d(x, output_size: Pair):
+    """Largest value over windows that divide x (N, C, H, W) into ``output_size``."""
+    return _core.adaptive_pool2d(
+        _tensor(x), *_pair(output_size, "adaptive_max_pool2d", "output_size"), True)
+
+
+def dropout(x, p: float = 0.5, training: bool = True):
+    """Zeroes each element with probability p and scales the others by 1 / (1 - p) (Srivastava et
+    al. 2014). Without ``training`` x itself. Draws once from :mod:`attnnet.random`.
+
+    Raises:
+        ValueError: for p outside [0, 1].
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout: p is {p}, expected 0 to 1")
+    if not training or p == 0.0:
+        return x
+    return _core.dropout(_tensor(x), p, *next_draw())
+
+
+# Shapes
+
+
+def reshape(x, shape: Sequence[int]):
+    """The same elements in another shape; one size may be -1."""
+    return _core.reshape(_tensor(x), tuple(shape))
+
+
+def flatten(x, start_dim: int = 1):
+    """Joins all dimensions from ``start_dim`` on: (N, C, H, W) -> (N, C H W)."""
+    x = _tensor(x)
+    start = start_dim + x.ndim if start_dim < 0 else start_dim
+    rest = 1
+    for size in x.shape[start:]:
+        rest *= size
+    return _core.reshape(x, (*x.shape[:start], rest))
+
+
+def permute(x, dims: Sequence[int]):
+    """Reorders dimensions: dimension i of the result is dims[i] of x."""
+    return _core.permute(_tensor(x), tuple(dims))
+
+
+def cat(tensors, dim: int = 0):
+    """Joins tensors along a dimension; all others must agree. At most 64."""
+    return _core.concatenate([_tensor(t) for t in tensors], dim)
+
+
+def split(x, size_or_sections: int | Sequence[int], dim: int = 0) -> list:
+    """Cuts x along ``dim`` into pieces of one size (the last may be smaller) or of the sizes given.
+
+    Raises:
+        ValueError: where the sizes do not add up to the dimension.
+    """
+    x = _tensor(x)
+    axis = dim + x.ndim if dim < 0 else dim
+    if not 0 <= axis < x.ndim:
+        raise ValueError(f"split: dim {dim} is out of range for {x.ndim} dimensions")
+    length = x.shape[axis]
+    if isinstance(size_or_sections, (int, np.integer)):
+        step = int(size_or_sections)
+        if step < 1:
+            raise ValueError(f"split: the size must be 1 or more, got {step}")
+        sizes = [step] * (length // step) + ([length % step] if length % step else [])
+    else:
+        sizes = [int(n) for n in size_or_sections]
+        if np.sum(sizes) != length or any(n < 0 for n in sizes):
+            raise ValueError(f"split: sizes {sizes} do not add up to {length}")
+    pieces, at = [], 0
+    for n in sizes:
+        start = [0] * x.ndim
+        size = list(x.shape)
+        start[axis], size[axis] = at, n
+        pieces.append(_core.slice(x, start, [1] * x.ndim, size))
+        at += n
+    return pieces
+
+
+def pad(x, padding: Sequence[int], value: float = 0.0):
+    """Adds ``value`` around the last dimensions: (left, right[, top, bottom, ...]) as in PyTorch,
+    the last dimension first."""
+    x = _tensor(x)
+    if len(padding) % 2 or len(padding) > 2 * x.ndim:
+        raise ValueError(f"pad: padding {tuple(padding)} does not fit {x.ndim} dimensions")
+    before, after = [0] * x.ndim, [0] * x.ndim
+    for i in range(len(padding) // 2):
+        before[x.ndim - 1 - i], after[x.ndim - 1 - i] = padding[2 * i], padding[2 * i + 1]
+    return _core.pad(x, before, after, value)

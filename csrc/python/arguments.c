@@ -1,0 +1,257 @@
+#include "binding.h"
+
+PyObject *report(attn_status status)
+{
+    switch (status) {
+    case ATTN_NO_MEMORY:
+        PyErr_SetString(PyExc_MemoryError, attn_message());
+        break;
+    case ATTN_BAD_VALUE:
+        PyErr_SetString(PyExc_ValueError, attn_message());
+        break;
+    case ATTN_CALLBACK: /* the hook's own exception is set */
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_RuntimeError, "a hook failed without an exception");
+        break;
+    case ATTN_INTERRUPTED:
+        if (!PyErr_Occurred())
+            PyErr_SetNone(PyExc_KeyboardInterrupt);
+        break;
+    default:
+        PyErr_SetString(PyExc_RuntimeError, attn_message());
+    }
+    return NULL;
+}
+
+PyObject *give(attn_status status, attn_tensor *y)
+{
+    return status == ATTN_OK ? tensor_wrap(y) : report(status);
+}
+
+PyObject *take_object(arguments *a, const char *name)
+{
+    if (a->failed)
+        return NULL;
+    if (a->at >= a->count) {
+        PyErr_Format(PyExc_TypeError, "%s: argument %s is missing", a->function, name);
+        a->failed = true;
+        return NULL;
+    }
+    return a->items[a->at++];
+}
+
+static void wrong_type(arguments *a, const char *name, const char *expected, PyObject *got)
+{
+    PyErr_Format(PyExc_TypeError, "%s: %s must be %s, got %s", a->function, name, expected,
+                 Py_TYPE(got)->tp_name);
+    a->failed = true;
+}
+
+attn_tensor *take_tensor(arguments *a, const char *name)
+{
+    PyObject *object = take_object(a, name);
+    if (!object)
+        return NULL;
+    if (!PyObject_TypeCheck(object, attn_tensor_type)) {
+        wrong_type(a, name, "an attnnet.Tensor", object);
+        return NULL;
+    }
+    return ((TensorObject *)object)->tensor;
+}
+
+attn_tensor *take_optional_tensor(arguments *a, const char *name)
+{
+    if (!a->failed && a->at < a->count && a->items[a->at] == Py_None) {
+        a->at++;
+        return NULL;
+    }
+    return take_tensor(a, name);
+}
+
+/* An integer, through __index__, so that NumPy integers do and floats do not. */
+static int64_t as_int(arguments *a, const char *name, PyObject *object)
+{
+    PyObject *index = PyNumber_Index(object);
+    if (!index) {
+        PyErr_Clear();
+        wrong_type(a, name, "an integer", object);
+        return 0;
+    }
+    int64_t value = PyLong_AsLongLong(index);
+    Py_DECREF(index);
+    if (value == -1 && PyErr_Occurred()) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "%s: %s is too large", a->function, name);
+        a->failed = true;
+    }
+    return value;
+}
+
+int64_t take_int(arguments *a, const char *name)
+{
+    PyObject *object = take_object(a, name);
+    return object ? as_int(a, name, object) : 0;
+}
+
+uint64_t take_uint64(arguments *a, const char *name)
+{
+    PyObject *object = take_object(a, name);
+    if (!object)
+        return 0;
+    PyObject *index = PyNumber_Index(object);
+    uint64_t value = index ? PyLong_AsUnsignedLongLong(index) : 0;
+    Py_XDECREF(index);
+    if (PyErr_Occurred()) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "%s: %s must be an integer from 0 to 2**64 - 1, got %R",
+                     a->function, name, object);
+        a->failed = true;
+    }
+    return value;
+}
+
+double take_double(arguments *a, const char *name)
+{
+    PyObject *object = take_object(a, name);
+    if (!object)
+        return 0;
+    double value = PyFloat_AsDouble(object);
+    if (value == -1.0 && PyErr_Occurred()) {
+        PyErr_Clear();
+        wrong_type(a, name, "a number", object);
+    }
+    return value;
+}
+
+bool take_bool(arguments *a, const char *name)
+{
+    PyObject *object = take_object(a, name);
+    if (!object)
+        return false;
+    int truth = PyObject_IsTrue(object);
+    if (truth < 0) {
+        PyErr_Clear();
+        wrong_type(a, name, "True or False", object);
+    }
+    return truth == 1;
+}
+
+const char *take_text(arguments *a, const char *name)
+{
+    PyObject *object = take_object(a, name);
+    if (!object)
+        return NULL;
+    if (!PyUnicode_Check(object)) {
+        wrong_type(a, name, "a string", object);
+        return NULL;
+    }
+    const char *text = PyUnicode_AsUTF8(object);
+    a->failed = text == NULL;
+    return text;
+}
+
+int take_ints(arguments *a, const char *name, int64_t *out, int most)
+{
+    PyObject *object = take_object(a, name);
+    if (!object)
+        return 0;
+    if (!PyTuple_Check(object) && !PyList_Check(object)) {
+        wrong_type(a, name, "a tuple of integers", object);
+        return 0;
+    }
+    Py_ssize_t length = PySequence_Fast_GET_SIZE(object);
+    if (length > most) {
+        PyErr_Format(PyExc_ValueError, "%s: %s has %zd entries, at most %d are possible",
+                     a->function, name, length, most);
+        a->failed = true;
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < length && !a->failed; i++)
+        out[i] = as_int(a, name, PySequence_Fast_GET_ITEM(object, i));
+    return (int)length;
+}
+
+void take_exact_ints(arguments *a, const char *name, int64_t *out, int wanted)
+{
+    int got = take_ints(a, name, out, ATTN_MAX_DIMS > wanted ? ATTN_MAX_DIMS : wanted);
+    if (!a->failed && got != wanted) {
+        PyErr_Format(PyExc_ValueError, "%s: %s has %d entries, expected %d", a->function, name, got,
+                     wanted);
+        a->failed = true;
+    }
+}
+
+attn_tensor **take_tensors(arguments *a, const char *name, bool allow_none, int *how_many)
+{
+    *how_many = 0;
+    PyObject *object = take_object(a, name);
+    if (!object)
+        return NULL;
+    if (!PyTuple_Check(object) && !PyList_Check(object)) {
+        wrong_type(a, name, "a list or tuple of tensors", object);
+        return NULL;
+    }
+    Py_ssize_t length = PySequence_Fast_GET_SIZE(object);
+    attn_tensor **tensors = PyMem_Malloc(((size_t)length + 1) * sizeof *tensors);
+    if (!tensors) {
+        PyErr_NoMemory();
+        a->failed = true;
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < length; i++) {
+        PyObject *item = PySequence_Fast_GET_ITEM(object, i);
+        if (item == Py_None && allow_none) {
+            tensors[i] = NULL;
+        } else if (PyObject_TypeCheck(item, attn_tensor_type)) {
+            tensors[i] = ((TensorObject *)item)->tensor;
+        } else {
+            PyErr_Format(PyExc_TypeError, "%s: %s[%zd] must be an attnnet.Tensor, got %s",
+                         a->function, name, i, Py_TYPE(item)->tp_name);
+            a->failed = true;
+            PyMem_Free(tensors);
+            return NULL;
+        }
+    }
+    *how_many = (int)length;
+    return tensors;
+}
+
+PyArrayObject *take_int64_array(arguments *a, const char *name, int ndim)
+{
+    PyObject *object = take_object(a, name);
+    if (!object)
+        return NULL;
+    PyArrayObject *raw = (PyArrayObject *)PyArray_FROM_O(object);
+    if (!raw) {
+        a->failed = true;
+        return NULL;
+    }
+    if (!PyArray_ISINTEGER(raw) && PyArray_SIZE(raw) > 0) {
+        PyErr_Format(PyExc_TypeError, "%s: %s must hold integers, got dtype %R", a->function, name,
+                     (PyObject *)PyArray_DESCR(raw));
+        a->failed = true;
+    } else if (PyArray_NDIM(raw) != ndim) {
+        PyErr_Format(PyExc_ValueError, "%s: %s must have %d dimension(s), got %d", a->function, name,
+                     ndim, PyArray_NDIM(raw));
+        a->failed = true;
+    }
+    PyArrayObject *array = NULL;
+    if (!a->failed) {
+        array = (PyArrayObject *)PyArray_FROMANY(
+            (PyObject *)raw, NPY_INT64, ndim, ndim,
+            NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED | NPY_ARRAY_NOTSWAPPED | NPY_ARRAY_FORCECAST);
+        a->failed = array == NULL;
+    }
+    Py_DECREF(raw);
+    return array;
+}
+
+bool take_end(arguments *a)
+{
+    if (!a->failed && a->at != a->count) {
+        PyErr_Format(PyExc_TypeError, "%s: %zd arguments are expected, got %zd", a->function, a->at,
+                     a->count);
+        a->failed = true;
+    }
+    return !a->failed;
+}

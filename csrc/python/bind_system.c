@@ -1,0 +1,171 @@
+/* Threads, memory, instruction sets, OpenBLAS, random numbers, grad mode. */
+#include "binding.h"
+
+#include "../base/blas.h"
+#include "../base/cpu.h"
+#include "../base/memory.h"
+#include "../base/random.h"
+#include "../base/threads.h"
+
+static PyObject *py_set_grad_enabled(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("set_grad_enabled");
+    bool enabled = take_bool(&a, "enabled");
+    if (!take_end(&a))
+        return NULL;
+    bool before = attn_grad_enabled();
+    attn_set_grad_enabled(enabled);
+    return PyBool_FromLong(before);
+}
+
+static PyObject *py_grad_enabled(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("grad_enabled");
+    return take_end(&a) ? PyBool_FromLong(attn_grad_enabled()) : NULL;
+}
+
+static PyObject *py_num_threads(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("num_threads");
+    return take_end(&a) ? PyLong_FromLong(attn_num_threads()) : NULL;
+}
+
+static PyObject *py_set_num_threads(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("set_num_threads");
+    int64_t number = take_int(&a, "num_threads");
+    if (!take_end(&a))
+        return NULL;
+    attn_status status = attn_set_num_threads((int)attn_max(-1, attn_min(number, 1 << 20)));
+    if (status != ATTN_OK)
+        return report(status);
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_memory_stats(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("memory_stats");
+    if (!take_end(&a))
+        return NULL;
+    attn_memory_stats s;
+    attn_memory_get_stats(&s);
+    return Py_BuildValue("{s:L,s:L,s:L,s:L}", "in_use", (long long)s.in_use, "cached",
+                         (long long)s.cached, "peak", (long long)s.peak, "limit",
+                         (long long)s.limit);
+}
+
+static PyObject *py_reset_peak_memory(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("reset_peak_memory");
+    if (!take_end(&a))
+        return NULL;
+    attn_memory_reset_peak();
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_set_memory_limit(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("set_memory_limit");
+    int64_t bytes = take_int(&a, "bytes");
+    if (!take_end(&a))
+        return NULL;
+    if (bytes < 0)
+        return report(attn_fail(ATTN_BAD_VALUE, "set_memory_limit: bytes is %lld, expected 0 (no "
+                                                "limit) or more", (long long)bytes));
+    attn_memory_set_limit(bytes);
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_empty_cache(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("empty_cache");
+    if (!take_end(&a))
+        return NULL;
+    attn_memory_empty_cache();
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_load_blas(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("load_blas");
+    const char *path = take_text(&a, "path");
+    if (!take_end(&a))
+        return NULL;
+    attn_status status = attn_blas_load(path);
+    if (status != ATTN_OK)
+        return report(status);
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_config(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("config");
+    if (!take_end(&a))
+        return NULL;
+    PyObject *sets = PyList_New(0);
+    for (int i = 0; sets && i <= (int)attn_isa_detect(); i++) {
+        PyObject *name = PyUnicode_FromString(attn_isa_name((attn_isa)i));
+        if (!name || PyList_Append(sets, name) < 0)
+            Py_CLEAR(sets);
+        Py_XDECREF(name);
+    }
+    if (!sets)
+        return NULL;
+    return Py_BuildValue("{s:s,s:N,s:i,s:s,s:s,s:s}", "isa", attn_isa_name(attn_isa_current()),
+                         "isa_available", sets, "threads", attn_num_threads(), "blas",
+                         attn_blas_config(), "blas_core", attn_blas_core(), "compiler",
+                         __VERSION__);
+}
+
+/* A new float32 array of a shape, filled by one of the two generators. */
+static PyObject *random_array(arguments *a, bool normal)
+{
+    int64_t shape[ATTN_MAX_DIMS];
+    int ndim = take_ints(a, "shape", shape, ATTN_MAX_DIMS);
+    double first = take_double(a, normal ? "mean" : "low");
+    double second = take_double(a, normal ? "std" : "high");
+    uint64_t seed = take_uint64(a, "seed"), counter = take_uint64(a, "counter");
+    if (!take_end(a))
+        return NULL;
+    npy_intp dims[ATTN_MAX_DIMS];
+    for (int i = 0; i < ndim; i++)
+        dims[i] = (npy_intp)shape[i];
+    PyObject *array = PyArray_SimpleNew(ndim, dims, NPY_FLOAT32);
+    if (!array)
+        return NULL;
+    float *out = PyArray_DATA((PyArrayObject *)array);
+    int64_t size = PyArray_SIZE((PyArrayObject *)array);
+    if (normal)
+        WITHOUT_GIL(attn_random_normal(out, size, (float)first, (float)second, seed, counter));
+    else
+        WITHOUT_GIL(attn_random_uniform(out, size, (float)first, (float)second, seed, counter));
+    return array;
+}
+
+static PyObject *py_random_uniform(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("random_uniform");
+    return random_array(&a, false);
+}
+
+static PyObject *py_random_normal(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("random_normal");
+    return random_array(&a, true);
+}
+
+PyMethodDef bind_system_functions[] = {
+    FAST("set_grad_enabled", py_set_grad_enabled),
+    FAST("grad_enabled", py_grad_enabled),
+    FAST("num_threads", py_num_threads),
+    FAST("set_num_threads", py_set_num_threads),
+    FAST("memory_stats", py_memory_stats),
+    FAST("reset_peak_memory", py_reset_peak_memory),
+    FAST("set_memory_limit", py_set_memory_limit),
+    FAST("empty_cache", py_empty_cache),
+    FAST("load_blas", py_load_blas),
+    FAST("config", py_config),
+    FAST("random_uniform", py_random_uniform),
+    FAST("random_normal", py_random_normal),
+    {0},
+};
