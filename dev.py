@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Sets attnnet up in a virtual environment of its own and does one job there.
+
+    python3 dev.py demo            installs into .venv, trains on `shapes`, shows the result
+    python3 dev.py test [ARGS...]  installs into .venv-test and runs the tests (pytest's ARGS)
+    python3 dev.py test --torch    the same with PyTorch, the third oracle of the tests
+
+Needs Python 3.10 or newer and a C compiler; nothing else on the machine is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+TORCH = "torch==2.13.0"  # the tests compare against this release
+
+
+def environment(name: str, *packages: str) -> Path:
+    """The folder of programs of a virtual environment with attnnet as it is now."""
+    folder = ROOT / name
+    programs = folder / ("Scripts" if os.name == "nt" else "bin")
+    if not (programs / "python").exists():
+        print(f"making {folder.name} ...", flush=True)
+        venv.create(folder, with_pip=True, clear=True)
+    print("building and installing attnnet ...", flush=True)
+    pip = [programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, *packages], cwd=ROOT, check=True)
+    return programs
+
+
+def demo(arguments: list[str]) -> int:
+    """Trains the default network on images made on the spot."""
+    programs = environment(".venv", ".[plots]")
+    return subprocess.run([programs / "attnnet", "train", *arguments], cwd=ROOT).returncode
+
+
+def test(arguments: list[str]) -> int:
+    """Runs the tests against the installed package, not the source tree."""
+    extra = [TORCH] if "--torch" in arguments else []
+    programs = environment(".venv-test", ".[dev]", *extra)
+    rest = [argument for argument in arguments if argument != "--torch"]
+    return subprocess.run([programs / "pytest", *rest], cwd=ROOT).returncode
+
+
+def main() -> int:
+    jobs = {"demo": demo, "test": test}
+    if sys.version_info < (3, 10):
+        print("attnnet needs Python 3.10 or newer", file=sys.stderr)
+        return 2
+    if len(sys.argv) < 2 or sys.argv[1] not in jobs:
+        print(__doc__)
+        return 2
+    try:
+        return jobs[sys.argv[1]](sys.argv[2:])
+    except subprocess.CalledProcessError as error:
+        print(f"failed: {' '.join(map(str, error.cmd))}", file=sys.stderr)
+        return error.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
