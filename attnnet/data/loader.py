@@ -158,10 +158,9 @@ class Loader:
     def _batch(self, order: np.ndarray, epoch: int, number: int) -> Batch:
         data, how = self.dataset, self.augmentation
         indices = order[number * self.batch_size:(number + 1) * self.batch_size].copy()
-        images = np.empty((len(indices), *data.images.shape[1:]), np.float32)
-        _core.augment_batch(images, data.images, indices, np.asarray(self.mean, np.float32),
-                            np.asarray(self.std, np.float32), how.crop_padding,
-                            how.padding_mode == "reflect", how.flip, how.cutout, self.seed, epoch)
+        images = _core.augment(data.images, indices, self.mean, self.std, how.crop_padding,
+                               how.padding_mode == "reflect", how.flip, how.cutout, self.seed,
+                               epoch)
         return Batch(images, data.labels[indices], indices)
 
     def _ahead(self, epoch: int, start: int) -> Iterator[Batch]:

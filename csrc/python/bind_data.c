@@ -1,0 +1,135 @@
+/* The data layer's two functions: the order of an epoch, and a batch of it. */
+#include "binding.h"
+
+#include "../base/random.h"
+#include "../data/augment.h"
+
+static PyObject *py_permutation(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("permutation");
+    int64_t n = take_int(&a, "n");
+    uint64_t seed = take_uint64(&a, "seed"), epoch = take_uint64(&a, "epoch");
+    if (!take_end(&a))
+        return NULL;
+    if (n < 0 || n > UINT32_MAX)
+        return PyErr_Format(PyExc_ValueError, "permutation: n is %lld, expected 0 to 2**32 - 1",
+                            (long long)n);
+    npy_intp size = (npy_intp)n;
+    PyObject *array = PyArray_SimpleNew(1, &size, NPY_INT64);
+    if (!array)
+        return NULL;
+    int64_t *out = PyArray_DATA((PyArrayObject *)array);
+    WITHOUT_GIL(attn_random_permutation(out, n, seed, epoch));
+    return array;
+}
+
+/* The images as they are: converting a whole data set for one batch would be absurd. Borrowed. */
+static PyArrayObject *take_images(arguments *a)
+{
+    PyObject *object = take_object(a, "images");
+    if (!object)
+        return NULL;
+    PyArrayObject *array = (PyArrayObject *)object;
+    if (!PyArray_Check(object) || PyArray_TYPE(array) != NPY_UINT8 || PyArray_NDIM(array) != 4 ||
+        !PyArray_IS_C_CONTIGUOUS(array)) {
+        PyErr_SetString(PyExc_TypeError,
+                        "augment: images must be a C-contiguous uint8 array (N, C, H, W)");
+        a->failed = true;
+        return NULL;
+    }
+    return array;
+}
+
+/* A number a channel, as float: a new reference. */
+static PyArrayObject *take_channels(arguments *a, const char *name, PyArrayObject *images)
+{
+    PyObject *object = take_object(a, name);
+    if (!object)
+        return NULL;
+    PyArrayObject *array = (PyArrayObject *)PyArray_FROMANY(
+        object, NPY_FLOAT32, 1, 1, NPY_ARRAY_CARRAY_RO | NPY_ARRAY_FORCECAST);
+    if (array && PyArray_DIM(array, 0) != PyArray_DIM(images, 1)) {
+        PyErr_Format(PyExc_ValueError, "augment: %s has %zd values for %zd channels", name,
+                     (Py_ssize_t)PyArray_DIM(array, 0), (Py_ssize_t)PyArray_DIM(images, 1));
+        Py_CLEAR(array);
+    }
+    a->failed = array == NULL;
+    return array;
+}
+
+/* What the C function takes for granted, checked. */
+static bool check(const attn_augmentation *how, PyArrayObject *images, PyArrayObject *indices)
+{
+    const npy_intp *shape = PyArray_DIMS(images);
+    int64_t smallest = attn_min(shape[2], shape[3]);
+    if (shape[2] < 1 || shape[2] > 65535 || shape[3] < 1 || shape[3] > 65535) {
+        PyErr_SetString(PyExc_ValueError, "augment: images must be 1 to 65535 pixels wide and high");
+        return false;
+    }
+    if (how->padding < 0 || how->padding > 65535 || how->cutout < 0 || how->cutout > 65535 ||
+        (how->reflect && how->padding >= smallest)) {
+        PyErr_Format(PyExc_ValueError, "augment: padding %lld or cutout %lld is out of range",
+                     (long long)how->padding, (long long)how->cutout);
+        return false;
+    }
+    const int64_t *index = PyArray_DATA(indices);
+    for (npy_intp i = 0; i < PyArray_SIZE(indices); i++)
+        if (index[i] < 0 || index[i] >= shape[0]) {
+            PyErr_Format(PyExc_IndexError, "augment: index %lld, but there are %zd images",
+                         (long long)index[i], (Py_ssize_t)shape[0]);
+            return false;
+        }
+    return true;
+}
+
+/* A new float32 array (len(indices), C, H, W). */
+static PyObject *make_batch(PyArrayObject *images, PyArrayObject *indices, PyArrayObject *mean,
+                            PyArrayObject *std, const attn_augmentation *how)
+{
+    const npy_intp *shape = PyArray_DIMS(images);
+    npy_intp dims[4] = {PyArray_DIM(indices, 0), shape[1], shape[2], shape[3]};
+    float *table = PyMem_Malloc((size_t)shape[1] * 256 * sizeof *table);
+    PyObject *batch = table ? PyArray_SimpleNew(4, dims, NPY_FLOAT32) : PyErr_NoMemory();
+    if (batch) {
+        float *out = PyArray_DATA((PyArrayObject *)batch);
+        const uint8_t *pixels = PyArray_DATA(images);
+        const int64_t *index = PyArray_DATA(indices);
+        const float *m = PyArray_DATA(mean), *s = PyArray_DATA(std);
+        Py_BEGIN_ALLOW_THREADS
+        attn_normalisation_table(table, m, s, shape[1]);
+        attn_augment_batch(out, pixels, index, table, how, dims[0], dims[1], dims[2], dims[3]);
+        Py_END_ALLOW_THREADS
+    }
+    PyMem_Free(table);
+    return batch;
+}
+
+/* augment(images, indices, mean, std, padding, reflect, flip, cutout, seed, epoch) */
+static PyObject *py_augment(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("augment");
+    PyArrayObject *images = take_images(&a);
+    PyArrayObject *indices = take_int64_array(&a, "indices", 1);
+    PyArrayObject *mean = take_channels(&a, "mean", images);
+    PyArrayObject *std = take_channels(&a, "std", images);
+    attn_augmentation how = {0};
+    how.padding = take_int(&a, "padding");
+    how.reflect = take_bool(&a, "reflect");
+    how.flip = take_double(&a, "flip");
+    how.cutout = take_int(&a, "cutout");
+    how.seed = take_uint64(&a, "seed");
+    how.epoch = take_uint64(&a, "epoch");
+    PyObject *batch = NULL;
+    if (take_end(&a) && check(&how, images, indices))
+        batch = make_batch(images, indices, mean, std, &how);
+    Py_XDECREF(indices);
+    Py_XDECREF(mean);
+    Py_XDECREF(std);
+    return batch;
+}
+
+PyMethodDef bind_data_functions[] = {
+    FAST("permutation", py_permutation),
+    FAST("augment", py_augment),
+    {0},
+};
