@@ -256,7 +256,8 @@ static PyObject *method_detach(TensorObject *self, PyObject *unused)
 {
     (void)unused;
     attn_tensor *y = NULL;
-    return give(attn_detach(&y, self->tensor), y);
+    attn_status status = attn_detach(&y, self->tensor);
+    return give(status, y);
 }
 
 static void release_capsule(PyObject *capsule)

@@ -1,0 +1,221 @@
+"""The tape and the backward walk: gathering, hooks, freed graphs, threads, interrupts."""
+
+import gc
+import signal
+import threading
+import time
+
+import attnnet
+import numpy as np
+import pytest
+
+
+def leaf(*values):
+    return attnnet.Tensor(list(values), requires_grad=True)
+
+
+def test_gradients_gather_over_uses_and_calls():
+    x = leaf(1.0, 2.0)
+    y = x * x + x  # x is used three times
+    y.sum().backward()
+    assert x.grad.tolist() == [3.0, 5.0]
+    (x * 2).sum().backward()
+    assert x.grad.tolist() == [5.0, 7.0]
+
+
+def test_leaves_never_share_a_gradient():
+    a, b = leaf(1.0), leaf(2.0)
+    (a + b).backward(attnnet.Tensor([1.0]))
+    a.grad.zero_()
+    assert b.grad.tolist() == [1.0]
+
+
+def test_diamond_and_partly_used_outputs():
+    x = leaf(1.0, 2.0, 3.0, 4.0)
+    first, second = attnnet.functional.split(x, 2)
+    (first * first).sum().backward()
+    assert x.grad.tolist() == [2.0, 4.0, 0.0, 0.0]
+    assert second.grad_fn is not None
+
+
+def test_detach_and_no_grad_stop_gradients():
+    x = leaf(3.0)
+    (x.detach() * x).backward()
+    assert x.grad.tolist() == [3.0]
+    with attnnet.no_grad():
+        assert not attnnet.is_grad_enabled()
+        assert not (x * x).requires_grad
+        with attnnet.enable_grad():
+            assert (x * x).requires_grad
+    assert attnnet.is_grad_enabled()
+
+    @attnnet.no_grad()
+    def function():
+        return x * x
+
+    assert not function().requires_grad
+
+
+def test_grad_mode_is_of_the_thread():
+    seen = []
+    with attnnet.no_grad():
+        thread = threading.Thread(target=lambda: seen.append(attnnet.is_grad_enabled()))
+        thread.start()
+        thread.join()
+    assert seen == [True]
+
+
+def test_second_backward_needs_a_retained_graph():
+    x = leaf(2.0)
+    y = (x * x).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    assert x.grad.tolist() == [8.0]
+    with pytest.raises(RuntimeError, match="retain_graph=True"):
+        y.backward()
+
+
+def test_in_place_write_before_backward_is_an_error():
+    x = leaf(1.0, 2.0)
+    y = x * x
+    x.copy_([3.0, 4.0])
+    with pytest.raises(RuntimeError, match="mul needs .* changed in place"):
+        y.sum().backward()
+
+
+def test_backward_arguments():
+    x = leaf(1.0, 2.0)
+    with pytest.raises(ValueError, match=r"shape \(2,\) needs a gradient"):
+        (x * 1).backward()
+    with pytest.raises(ValueError, match=r"gradient has shape \(3,\), the tensor has \(2,\)"):
+        (x * 1).backward([1, 1, 1])
+    with pytest.raises(RuntimeError, match="does not require a gradient"):
+        attnnet.Tensor([1.0]).backward()
+    x.backward([5.0, 6.0])
+    assert x.grad.tolist() == [5.0, 6.0]
+
+
+def test_grad_can_be_set_and_cleared():
+    x = leaf(1.0)
+    x.grad = attnnet.Tensor([4.0])
+    assert x.grad.tolist() == [4.0]
+    x.grad = None
+    assert x.grad is None
+    with pytest.raises(ValueError, match="grad has shape"):
+        x.grad = attnnet.Tensor([1.0, 2.0])
+    with pytest.raises(TypeError):
+        x.grad = 3.0
+
+
+def test_requires_grad_of_a_result_cannot_be_turned_off():
+    y = leaf(1.0) * 2
+    with pytest.raises(RuntimeError, match="detach"):
+        y.requires_grad = False
+
+
+def test_hooks_see_the_whole_gradient_and_may_replace_it():
+    x = leaf(1.0, 2.0)
+    y = x * 3
+    seen = []
+    y.register_hook(lambda g: seen.append(g.tolist()))
+    handle = y.register_hook(lambda g: g * 10)
+    y.retain_grad()
+    (y + y * y).sum().backward(retain_graph=True)
+    assert seen == [[7.0, 13.0]]
+    assert y.grad.tolist() == [70.0, 130.0] and x.grad.tolist() == [210.0, 390.0]
+    handle.remove()
+    handle.remove()
+    x.grad = None
+    (y + 0).sum().backward()
+    assert x.grad.tolist() == [3.0, 3.0]
+
+
+def test_failing_hook_leaves_nothing_behind():
+    x = leaf(1.0)
+    y = x * 2
+
+    def fail(gradient):
+        raise ZeroDivisionError("from the hook")
+
+    handle = y.register_hook(fail)
+    z = y * 1
+    with pytest.raises(ZeroDivisionError, match="from the hook"):
+        z.sum().backward(retain_graph=True)
+    assert x.grad is None
+    handle.remove()
+    z.sum().backward()
+    assert x.grad.tolist() == [2.0]
+
+
+def test_hook_must_return_a_fitting_tensor():
+    for wrong, error in (("text", TypeError), (attnnet.Tensor([1.0, 2.0]), ValueError)):
+        x = leaf(1.0)
+        x.register_hook(lambda g, wrong=wrong: wrong)
+        with pytest.raises(error, match="gradient hook"):
+            (x * 1).sum().backward()
+
+
+def test_a_long_chain_is_walked_and_freed_without_recursion():
+    x = leaf(1.0)
+    y = x
+    for _ in range(100_000):
+        y = y + 0.0
+    y.backward()
+    assert x.grad.tolist() == [1.0]
+    before = attnnet.memory_stats()["in_use"]
+    del y
+    gc.collect()
+    assert attnnet.memory_stats()["in_use"] < before
+
+
+def test_dropping_the_loss_frees_what_was_saved():
+    x = leaf(*np.ones(10_000))
+    before = attnnet.memory_stats()["in_use"]
+    y = ((x * x) * (x + 1)).sum()
+    assert attnnet.memory_stats()["in_use"] > before + 80_000
+    del y
+    assert attnnet.memory_stats()["in_use"] == before
+
+
+def test_threads_differentiate_side_by_side():
+    rng = np.random.default_rng(1)
+    arrays = [rng.standard_normal((64, 1000)).astype("f4") for _ in range(4)]
+
+    def gradient(array):
+        x = attnnet.Tensor(array, requires_grad=True)
+        ((x * x).sigmoid() * x.exp()).mean().backward()
+        return x.grad.numpy().copy()
+
+    expected = [gradient(a) for a in arrays]
+    got = [None] * 4
+
+    def work(i):
+        for _ in range(20):
+            got[i] = gradient(arrays[i])
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    assert all(np.array_equal(e, g) for e, g in zip(expected, got, strict=True))
+
+
+def test_interrupt_ends_a_backward_walk():
+    x = leaf(*np.ones(1000))
+    y = x
+    for _ in range(200_000):
+        y = y * 1.0
+    timer = threading.Timer(0.05, lambda: signal.raise_signal(signal.SIGINT))
+    timer.start()
+    start = time.perf_counter()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            for _ in range(1000):
+                y.sum().backward(retain_graph=True)
+        assert time.perf_counter() - start < 1.0
+    finally:
+        timer.cancel()
+    x.grad = None
+    (x * 2).sum().backward()
+    assert x.grad.numpy()[0] == 2.0
