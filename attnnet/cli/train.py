@@ -1,0 +1,205 @@
+"""``attnnet train``: train a network, or go on with a training."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ..training.recipe import SCHEDULES, Recipe, field_help
+
+_EPILOG = """Without options this trains ResNet18 NEW_12 on shapes, made on the spot, in about
+two minutes. With a CIFAR data set the recipe is the study's one for the network's
+family. A preset or recipe file comes first, single options change it. Ctrl-C ends the
+running step, writes a checkpoint and says how to go on; a second one stops at once."""
+
+# Every field of a recipe is an option; these are the groups that --help shows them in.
+_GROUPS: dict[str, tuple[str, ...]] = {
+    "network and data": (
+        "arch", "block", "dataset", "limit_train", "limit_test", "validation", "mean", "std",
+    ),
+    "training": (
+        "epochs", "batch_size", "optimizer", "lr", "momentum", "nesterov", "weight_decay",
+        "label_smoothing", "clip_norm", "nan", "seed", "test_flip",
+    ),
+    "schedule": (
+        "schedule", "schedule_epochs", "warmup_epochs", "step_size", "gamma", "milestones",
+        "final_lr",
+    ),
+    "augmentation": ("crop_padding", "padding_mode", "flip", "cutout"),
+}  # fmt: skip
+_CHOICES = {
+    "optimizer": ("sgd", "adamw"),
+    "schedule": SCHEDULES,
+    "padding_mode": ("zeros", "reflect"),
+    "nan": ("stop", "continue"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.epilog = _EPILOG
+    parser.usage = "%(prog)s [OPTION ...]"
+    start = parser.add_argument_group("where to start")
+    one = start.add_mutually_exclusive_group()
+    one.add_argument("--preset", metavar="NAME", help="a ready recipe: 'attnnet list presets'")
+    one.add_argument("--recipe", metavar="FILE", help="a recipe in a JSON or TOML file")
+    one.add_argument(
+        "--resume", metavar="PATH", help="go on with a training: its folder or a checkpoint"
+    )
+    types = {field.name: str(field.type) for field in dataclasses.fields(Recipe)}
+    for title, names in _GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            _add_field(group, name, types[name])
+            if name == "dataset":
+                group.add_argument("--data", metavar="PATH", help="folder of the data set's files")
+    run = parser.add_argument_group("running")
+    run.add_argument(
+        "--stop-after", type=_count, metavar="N",
+        help="stop after so many epochs; the schedule still spans all, and --resume goes on",
+    )  # fmt: skip
+    run.add_argument("--output", metavar="DIR", help="where to write; default: a new one in runs/")
+    run.add_argument(
+        "--overwrite", action="store_true", help="begin anew in a folder that holds a training"
+    )
+    run.add_argument(
+        "--checkpoint-every", type=_count, metavar="N", help="a checkpoint each N steps, too"
+    )
+    run.add_argument("--threads", type=_count, metavar="N", help="threads; default: all cores")
+    run.add_argument("--no-progress", action="store_true", help="no bar, only a line an epoch")
+    run.add_argument("--tensorboard", action="store_true", help="write TensorBoard event files")
+    run.add_argument(
+        "--wandb", nargs="?", const="online", choices=("online", "offline"), metavar="MODE",
+        help="Weights & Biases, online (default) or offline",
+    )  # fmt: skip
+
+
+def _count(text: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
+    return number
+
+
+def _add_field(group: Any, name: str, annotation: str) -> None:
+    """The option of one field of the recipe; left out, it is not in the parsed arguments."""
+    option = "--" + name.replace("_", "-")
+    common = {"dest": name, "default": argparse.SUPPRESS, "help": field_help(name)}
+    if annotation == "bool":
+        group.add_argument(option, action=argparse.BooleanOptionalAction, **common)
+        return
+    metavar = "NAME" if annotation.startswith("str") else "N" if "int" in annotation else "X"
+    if name in _CHOICES:
+        metavar = None  # argparse shows the choices
+    group.add_argument(
+        option, type=_converter(annotation), metavar=metavar, choices=_CHOICES.get(name), **common
+    )
+
+
+def _converter(annotation: str) -> Callable[[str], Any]:
+    """From an option's text to a value; the recipe checks what it means."""
+    kinds = annotation.split(" | ")
+
+    def convert(text: str) -> Any:
+        if "None" in kinds and text.lower() in ("none", ""):
+            return None
+        if kinds[0] == "str":
+            return text
+        try:
+            if kinds[0].startswith("tuple"):
+                part = int if "int" in kinds[0] else float
+                return tuple(part(item) for item in text.replace(",", " ").split())
+            if "int" in kinds and ("float" not in kinds or text.strip().isdigit()):
+                return int(text)
+            return float(text)
+        except ValueError:
+            expected = "numbers" if kinds[0].startswith("tuple") else "a number"
+            if "float" not in annotation:
+                expected = expected.replace("number", "whole number")
+            raise argparse.ArgumentTypeError(f"got {text!r}; expected {expected}") from None
+
+    return convert
+
+
+def read_recipe(args: argparse.Namespace) -> Recipe:
+    """The recipe that the options describe.
+
+    Raises:
+        ValueError: an unknown name, or a wrong value.
+        OSError: the recipe file cannot be read.
+    """
+    from ..training.presets import preset_for
+
+    given = _given(args)
+    if args.recipe is not None:
+        return Recipe.from_file(args.recipe).replace(**given)
+    preset = args.preset or preset_for(given.get("arch"), given.get("dataset"))
+    return Recipe.preset(preset, **given)
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of the recipe that options set."""
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    return {name: value for name, value in vars(args).items() if name in names}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains; returns the exit code."""
+    from .. import set_num_threads
+    from ..training.trainer import Trainer
+
+    callbacks = _callbacks(args)
+    options = {
+        "callbacks": callbacks,
+        "progress": "lines" if args.no_progress else True,
+        "data": args.data,
+        "checkpoint_every": args.checkpoint_every,
+    }
+    if args.resume is not None:
+        trainer = Trainer.resume(
+            args.resume, args.output, epochs=_resumed_epochs(args), **options
+        )
+    else:
+        trainer = Trainer(
+            read_recipe(args), args.output, overwrite=args.overwrite, **options
+        )
+    if args.threads is not None:
+        set_num_threads(args.threads)
+    history = trainer.fit(stop_after=args.stop_after)
+    if history.interrupted:
+        return 128 + (trainer.stop_signal or 2)
+    return 0
+
+
+def _resumed_epochs(args: argparse.Namespace) -> int | None:
+    """The number of epochs for a resumed training, the one field that may change then.
+
+    Raises:
+        ValueError: another field was given.
+    """
+    given = _given(args)
+    epochs = given.pop("epochs", None)
+    if given:
+        option = "--" + next(iter(given)).replace("_", "-")
+        raise ValueError(
+            f"--resume goes on with the recipe in the checkpoint; {option} would change it (only "
+            "--epochs may be given)."
+        )
+    return epochs
+
+
+def _callbacks(args: argparse.Namespace) -> list[Any]:
+    from ..training.callbacks import TensorBoard, WandB
+
+    chosen: list[Any] = []
+    if args.tensorboard:
+        chosen.append(TensorBoard())
+    if args.wandb is not None:
+        chosen.append(WandB(mode=args.wandb))
+    return chosen

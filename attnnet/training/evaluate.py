@@ -1,0 +1,225 @@
+"""Evaluation: loss, top-1, top-5, confusion matrix and per-class accuracy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    from ..data import Dataset
+    from ..nn import Module
+
+
+@dataclass
+class Evaluation:
+    """How a model does on a set of images. K classes, N images; accuracies are percentages.
+
+    Attributes:
+        loss: mean cross entropy over the images (no label smoothing), in nats.
+        top1, top5: percentage of images whose label is the first, among the first five.
+        confusion: (K, K) int64, images with label i (row) that were taken for j (column).
+        per_class: (K,) float64, percentage right in each class; NaN for a class without images.
+        predictions: (N,) int64, the class taken for each image.
+        confidence: (N,) float64, its softmax probability.
+        classes: the K class names.
+    """
+
+    loss: float
+    top1: float
+    top5: float
+    confusion: np.ndarray
+    per_class: np.ndarray
+    predictions: np.ndarray
+    confidence: np.ndarray
+    classes: list[str]
+
+    @property
+    def images(self) -> int:
+        """How many images were evaluated."""
+        return int(self.confusion.sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the single predictions, as plain values for JSON."""
+        per_class = [None if np.isnan(v) else float(v) for v in self.per_class]
+        return {
+            "images": self.images,
+            "loss": self.loss if np.isfinite(self.loss) else None,
+            "top1": self.top1,
+            "top5": self.top5,
+            "per_class": dict(zip(self.classes, per_class, strict=True)),
+            "confusion": self.confusion.tolist(),
+            "classes": list(self.classes),
+        }
+
+    def confused(self, most: int = 5) -> list[tuple[str, str, int]]:
+        """The most frequent confusions: (label, taken for, how many images)."""
+        wrong = self.confusion.copy()
+        np.fill_diagonal(wrong, 0)
+        order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+        pairs = (np.unravel_index(i, wrong.shape) for i in order)
+        return [
+            (self.classes[i], self.classes[j], int(wrong[i, j])) for i, j in pairs if wrong[i, j]
+        ]
+
+    def table(self) -> str:
+        """The result as text: the totals, a line a class, the most frequent confusions."""
+        counts = self.confusion.sum(axis=1)
+        width = max(5, *(len(name) for name in self.classes))
+        lines = [
+            f"images {self.images:,}   loss {self.loss:.4f}   "
+            f"top-1 {self.top1:.2f} %   top-5 {self.top5:.2f} %",
+            "",
+            f"{'class':<{width}}  images  right %",
+        ]
+        for name, count, right in zip(self.classes, counts, self.per_class, strict=True):
+            shown = f"{right:7.2f}" if count else "      -"
+            lines.append(f"{name:<{width}}  {count:6d}  {shown}")
+        pairs = self.confused()
+        if pairs:
+            lines += ["", "taken for another most often:"]
+            lines += [f"  {label} -> {other}: {n}" for label, other, n in pairs]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def evaluate(
+    model: Module,
+    dataset: Dataset,
+    batch_size: int = 256,
+    *,
+    test_flip: bool = False,
+    on_batch: Callable[[int, int], bool | None] | None = None,
+) -> Evaluation:
+    """Evaluates a model on a dataset, in eval mode and without gradients.
+
+    Args:
+        model: gives logits (N, K) for images (N, C, H, W); its mode is put back afterwards. Its
+            ``normalization`` is used where it has one, else the dataset's.
+        dataset: the images and labels.
+        batch_size: images a forward pass; more than that is never in memory at once.
+        test_flip: average the logits over each image and its mirror image.
+        on_batch: called after each batch with (images done, images in all); returning True stops
+            the evaluation by raising ``EvaluationStopped``.
+
+    Returns:
+        The ``Evaluation``.
+
+    Raises:
+        DataError: the dataset is empty, or has labels the model has no class for.
+        ValueError: ``batch_size`` is below 1.
+        EvaluationStopped: ``on_batch`` returned True.
+    """
+    from ..data import Loader
+
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"evaluate: batch_size is {batch_size!r}; expected at least 1.")
+    total = len(dataset.labels)
+    if total == 0:
+        raise DataError(f"evaluate: the dataset {dataset.name!r} holds no images.")
+    dataset = with_normalization(dataset, getattr(model, "normalization", None))
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        logits = np.empty((0, 0))
+        done = 0
+        for batch in Loader(dataset, batch_size=batch_size, shuffle=False).epoch(0):
+            part = _logits(model, batch.images, test_flip)
+            if done == 0:
+                logits = np.empty((total, part.shape[1]))
+            logits[done : done + len(part)] = part
+            done += len(part)
+            if on_batch is not None and on_batch(done, total):
+                raise EvaluationStopped
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return score(logits, dataset.labels, dataset.classes)
+
+
+class EvaluationStopped(Exception):
+    """The caller of ``evaluate`` asked it to stop."""
+
+
+def with_normalization(
+    dataset: Dataset, normalization: tuple[tuple[float, ...], tuple[float, ...]] | None
+) -> Dataset:
+    """The same images with another normalisation (mean, std); None keeps the dataset's own.
+
+    Raises:
+        DataError: not one number a channel.
+    """
+    if normalization is None:
+        return dataset
+    mean, std = normalization
+    channels = dataset.images.shape[1]
+    if len(mean) != channels or len(std) != channels:
+        raise DataError(
+            f"normalisation has {len(mean)} numbers; the images of {dataset.name!r} have "
+            f"{channels} channels."
+        )
+    return dataclasses.replace(dataset, mean=tuple(mean), std=tuple(std))
+
+
+def _logits(model: Module, images: np.ndarray, test_flip: bool) -> np.ndarray:
+    """Logits (N, K) of one batch, float64."""
+    from .. import no_grad, tensor
+
+    with no_grad():
+        out = np.asarray(model(tensor(images)).numpy(), np.float64)
+        if test_flip:
+            mirrored = np.ascontiguousarray(images[..., ::-1])
+            out = (out + np.asarray(model(tensor(mirrored)).numpy(), np.float64)) / 2
+    return out
+
+
+def score(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> Evaluation:
+    """Scores logits against labels.
+
+    Args:
+        logits: (N, K) floats. A row with a NaN counts as wrong.
+        labels: (N,) integers in [0, K).
+        classes: the K class names.
+
+    Raises:
+        DataError: a label is outside [0, K), or the names are not K.
+    """
+    count, known = logits.shape
+    if len(classes) != known:
+        raise DataError(f"the model has {known} classes, the data {len(classes)}.")
+    if labels.min() < 0 or labels.max() >= known:
+        raise DataError(
+            f"labels go from {labels.min()} to {labels.max()}; the model has {known} classes."
+        )
+    logits = np.asarray(logits, np.float64)
+    broken = np.isnan(logits).any(axis=1)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(axis=1))
+    rows = np.arange(count)
+    own = shifted[rows, labels]
+    # Place of the label in the sorted logits; of equal ones the first comes first.
+    ahead = (shifted > own[:, None]).sum(axis=1)
+    ahead += ((shifted == own[:, None]) & (np.arange(known) < labels[:, None])).sum(axis=1)
+    place = np.where(broken, known, ahead)
+    predictions = logits.argmax(axis=1)
+    confusion = np.zeros((known, known), np.int64)
+    np.add.at(confusion, (labels, predictions), 1)
+    right = np.bincount(labels[place == 0], minlength=known)
+    images = np.bincount(labels, minlength=known)
+    return Evaluation(
+        loss=float(np.mean(log_sum - own)),
+        top1=100.0 * int((place < 1).sum()) / count,
+        top5=100.0 * int((place < 5).sum()) / count,
+        confusion=confusion,
+        per_class=np.where(images > 0, 100.0 * right / np.maximum(images, 1), np.nan),
+        predictions=predictions,
+        confidence=np.exp(shifted[rows, predictions] - log_sum),
+        classes=list(classes),
+    )

@@ -1,0 +1,120 @@
+"""The end of a training: the figure that counts, the picture, and what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import CheckpointError
+from . import checkpoint as checkpoints
+from . import keeping
+from .evaluate import Evaluation, EvaluationStopped
+from .folder import BEST
+from .progress import duration
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+def finish(trainer: Trainer) -> None:
+    """Evaluates the best epoch on the test images, writes summary and picture, says what is where.
+
+    After an interruption it only says how to go on.
+
+    Raises:
+        CheckpointError: a file could not be written.
+    """
+    history = trainer.history
+    history.folder = trainer.folder
+    evaluation = None
+    if not history.interrupted and len(history):
+        try:
+            evaluation = _test_best(trainer)
+        except EvaluationStopped:
+            history.interrupted = True
+    if evaluation is None:
+        keeping.write_history(trainer)
+        _say_interrupted(trainer)
+        return
+    best = trainer.position.best
+    history.summary = {
+        "best_epoch": best.epoch,
+        "best_top1": best.top1,
+        "chosen_on": "test" if trainer.data.validation is None else "validation",
+        "test_loss": evaluation.loss,
+        "test_top1": evaluation.top1,
+        "test_top5": evaluation.top5,
+        "last_top1": history[-1][f"{trainer.data.split}_top1"],
+        "epochs": trainer.epoch,
+        "seconds": trainer.position.seconds,
+    }
+    keeping.write_history(trainer)
+    _say_result(trainer, evaluation)
+    if trainer.run_folder is not None:
+        history.checkpoint = trainer.run_folder.file(BEST)
+        history.picture = _draw(trainer, evaluation)
+        trainer.say(f"checkpoint: {history.checkpoint}")
+        trainer.say(f"picture: {history.picture}")
+    if trainer.epoch < trainer.recipe.epochs:
+        trainer.say(
+            f"stopped after {trainer.epoch} of {trainer.recipe.epochs} epochs, as asked; "
+            f"to go on: {trainer.resume_hint()}"
+        )
+
+
+def _test_best(trainer: Trainer) -> Evaluation:
+    """The best epoch's model on the test images; the model itself stays at the last epoch."""
+    if trainer.data.validation is None and trainer.best_evaluation is not None:
+        return trainer.best_evaluation
+    model = trainer.model
+    if trainer.position.best.epoch == trainer.epoch:
+        return trainer.evaluate(trainer.data.test)
+    weights = trainer.best_weights
+    if weights is None:
+        weights = checkpoints.load(trainer.run_folder.file(BEST)).weights
+    last = model.state_dict()
+    try:
+        model.load_state_dict(weights)
+        return trainer.evaluate(trainer.data.test)
+    finally:
+        model.load_state_dict(last)
+
+
+def _say_interrupted(trainer: Trainer) -> None:
+    steps = len(trainer.data.loader)
+    if trainer.epoch < trainer.recipe.epochs:
+        place = f"in epoch {trainer.epoch + 1}, after {trainer.batch} of {steps} steps"
+    else:
+        place = "after the last epoch"
+    trainer.say(f"interrupted {place}; to go on: {trainer.resume_hint()}")
+
+
+def _say_result(trainer: Trainer, evaluation: Evaluation) -> None:
+    summary = trainer.history.summary
+    chosen = (
+        "chosen on the test images themselves: no validation split was asked for"
+        if summary["chosen_on"] == "test"
+        else f"chosen on {len(trainer.data.validation):,} held out images "
+        f"({summary['best_top1']:.2f} % there)"
+    )
+    trainer.say(
+        f"accuracy: {evaluation.top1:.2f} % of {evaluation.images:,} test images (top-5 "
+        f"{evaluation.top5:.2f} %) at epoch {summary['best_epoch']}, {chosen}; "
+        f"{duration(summary['seconds'])} in all"
+    )
+
+
+def _draw(trainer: Trainer, evaluation: Evaluation) -> str:
+    """Draws and writes the picture of the training."""
+    from .files import write_atomically
+    from .sheet import draw_sheet
+
+    path = trainer.run_folder.file("result.png")
+    sheet = draw_sheet(trainer.recipe, trainer.history, trainer.data.test, evaluation)
+    try:
+        write_atomically(path, lambda file: sheet.save(file, "PNG"))
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write the picture {path}: {error.strerror or error}; the checkpoints are "
+            "written."
+        ) from error
+    return path

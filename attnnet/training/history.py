@@ -1,0 +1,166 @@
+"""What happened in a training: one row an epoch, as CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .files import write_atomically
+
+# The order of the columns; a row may have further ones, which follow.
+COLUMNS = (
+    "epoch", "train_loss", "train_top1", "val_loss", "val_top1", "test_loss", "test_top1",
+    "lr", "images_per_second", "seconds", "skipped",
+)  # fmt: skip
+
+
+def _plain_number(value: Any) -> Any:
+    """NaN and infinity as None: strict JSON has no word for them."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class History(list):
+    """The rows of a training, one dict an epoch, with what came of it.
+
+    Row keys: ``epoch`` (from 1), ``train_loss``, ``train_top1`` (%, while training, with
+    augmentation), ``val_loss``/``val_top1`` where a validation split was asked for, else
+    ``test_loss``/``test_top1`` (%), ``lr`` (at the epoch's end), ``images_per_second``,
+    ``seconds`` (training and evaluation), ``skipped`` (steps skipped for a NaN loss).
+
+    Attributes:
+        interrupted: the training was stopped before its last epoch.
+        summary: the result as a dict: ``best_epoch``, ``best_top1``, ``chosen_on`` (``"test"`` or
+            ``"validation"``), ``test_top1``, ``test_top5``, ``test_loss``, ``seconds``.
+        folder: where files were written; None: nowhere.
+        checkpoint: path of the best checkpoint; None: none was written.
+        picture: path of the picture; None: none was made.
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+        super().__init__(dict(row) for row in rows)
+        self.interrupted = False
+        self.summary: dict[str, Any] = {}
+        self.folder: str | None = None
+        self.checkpoint: str | None = None
+        self.picture: str | None = None
+
+    def columns(self) -> list[str]:
+        """The names of the columns that occur, in their usual order."""
+        there = {name: None for row in self for name in row}
+        known = [name for name in COLUMNS if name in there]
+        return known + [name for name in there if name not in COLUMNS]
+
+    def column(self, name: str) -> list[Any]:
+        """One value a row; None where a row lacks it."""
+        return [row.get(name) for row in self]
+
+    def csv_text(self) -> str:
+        """The rows as CSV with a header line; missing values are empty."""
+        out = io.StringIO()
+        names = self.columns() or ["epoch"]
+        writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in self)
+        return out.getvalue()
+
+    def json_text(self) -> str:
+        """The rows and the summary as strict JSON (NaN and infinity become null)."""
+        plain = {
+            "interrupted": self.interrupted,
+            "summary": {k: _plain_number(v) for k, v in self.summary.items()},
+            "epochs": self.plain_rows(),
+        }
+        return json.dumps(plain, indent=1, allow_nan=False) + "\n"
+
+    def plain_rows(self) -> list[dict[str, Any]]:
+        """The rows for strict JSON: NaN and infinity become None."""
+        return [{k: _plain_number(v) for k, v in row.items()} for row in self]
+
+    @classmethod
+    def from_plain_rows(cls, rows: Any) -> History:
+        """The history of such rows; a missing number becomes NaN.
+
+        Raises:
+            ValueError: these are no rows of a history.
+        """
+        if not _are_rows(rows):
+            raise ValueError("not the rows of a history")
+        return cls({k: math.nan if v is None else v for k, v in row.items()} for row in rows)
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Writes ``csv_text``; a reader sees the old file or the new one, never half of it.
+
+        Raises:
+            OSError: the file cannot be written; an earlier one is unchanged.
+        """
+        write_atomically(os.fspath(path), self.csv_text().encode())
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Writes ``json_text``; a reader sees the old file or the new one, never half of it.
+
+        Raises:
+            OSError: the file cannot be written; an earlier one is unchanged.
+        """
+        write_atomically(os.fspath(path), self.json_text().encode())
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str]) -> History:
+        """Reads what ``to_json`` wrote.
+
+        Raises:
+            ValueError: the file is no history; the message names it.
+            OSError: the file cannot be read.
+        """
+        with open(path, encoding="utf-8") as file:
+            try:
+                plain = json.load(file)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{os.fspath(path)}: not a JSON history: {error}.") from None
+        rows = plain.get("epochs") if isinstance(plain, dict) else None
+        summary = plain.get("summary", {}) if isinstance(plain, dict) else None
+        if not isinstance(summary, dict) or not _are_rows(rows):
+            raise ValueError(f"{os.fspath(path)}: not a history of attnnet.")
+        history = cls.from_plain_rows(rows)
+        history.summary = dict(summary)
+        history.interrupted = bool(plain.get("interrupted", False))
+        return history
+
+    def __repr__(self) -> str:
+        if not self:
+            return "History(no epoch yet)"
+        last = ", ".join(f"{k}={_shown(v)}" for k, v in self[-1].items())
+        stopped = ", interrupted" if self.interrupted else ""
+        return f"History({len(self)} epochs{stopped}; last: {last})"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        names = self.columns()
+        head = "".join(f"<th>{name}</th>" for name in names)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{_shown(row.get(name))}</td>" for name in names) + "</tr>"
+            for row in self
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _are_rows(rows: Any) -> bool:
+    """Whether this is a list of flat rows of numbers and text."""
+    return isinstance(rows, list) and all(
+        isinstance(row, dict)
+        and all(v is None or isinstance(v, (int, float, str)) for v in row.values())
+        for row in rows
+    )
+
+
+def _shown(value: Any) -> str:
+    """A value as a table shows it."""
+    import html
+
+    if value is None:
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else html.escape(str(value))

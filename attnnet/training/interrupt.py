@@ -1,0 +1,57 @@
+"""Ctrl-C and SIGTERM during a training: first ask, then insist."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+
+class StopRequest:
+    """Context that turns the first SIGINT or SIGTERM into a flag, the second into an exception.
+
+    A training asks ``requested`` after each step and ends in order: the step is whole, a checkpoint
+    is written. A second signal raises ``KeyboardInterrupt`` at once. Signals reach only the main
+    thread, and only handlers that Python knows can be put back; elsewhere the context does nothing
+    and ``request`` alone sets the flag. A signal that was ignored (``nohup``) stays ignored.
+
+    Attributes:
+        requested: whether to stop.
+        signal: the signal that asked, for example ``signal.SIGTERM``; None: ``request`` did.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def request(self) -> None:
+        """Asks to stop, from any thread."""
+        self.requested = True
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            self._restore()
+            raise KeyboardInterrupt
+        self.requested = True
+        self.signal = signal.Signals(number)
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.getsignal(number)
+            if before is None or before == signal.SIG_IGN:
+                continue
+            self._before[number] = before
+            signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self._before.clear()

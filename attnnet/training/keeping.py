@@ -1,0 +1,137 @@
+"""What a training keeps on disk, and how it comes back from there."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import CheckpointError
+from . import checkpoint as checkpoints
+from .checkpoint import Checkpoint
+from .folder import BEST, LAST
+from .history import History
+from .setup import model_config
+from .state import Position, fingerprint, pack, unpack
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+def begin(trainer: Trainer) -> None:
+    """Checks for room and writes the recipe, before the first step costs time.
+
+    Raises:
+        CheckpointError: no room, or the folder cannot be written to.
+    """
+    if trainer.run_folder is not None:
+        size = sum(array.nbytes for array in trainer.model.state_dict().values())
+        trainer.run_folder.require_room(2 * size)  # weights and momentum
+        try:
+            trainer.recipe.to_file(trainer.run_folder.file("recipe.json"))
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write to {trainer.folder}: {error.strerror or error}."
+            ) from error
+    if trainer.resumed_from is not None:
+        _bring_best(trainer, trainer.resumed_from)
+
+
+def _bring_best(trainer: Trainer, source: Checkpoint) -> None:
+    """Sees to it that the best weights so far are at hand after a resume, wherever it writes."""
+    best = trainer.position.best
+    if best.epoch == 0 or trainer.best_weights is not None:
+        return
+    there = os.path.join(os.path.dirname(source.path), BEST)
+    try:
+        found = checkpoints.load(there)
+        if found.meta["position"]["best"]["epoch"] != best.epoch:
+            raise CheckpointError(f"{there}: the best of another training")
+        if trainer.run_folder is None:
+            trainer.best_weights = found.weights
+            return
+        here = trainer.run_folder.file(BEST)
+        if not (os.path.exists(here) and os.path.samefile(here, there)):
+            checkpoints.save(here, found)
+    except (CheckpointError, KeyError, TypeError):
+        best.epoch, best.top1 = 0, -1.0
+        trainer.say("the best checkpoint so far is not there; the best epoch is sought anew.")
+
+
+def save(trainer: Trainer, is_best: bool = False) -> None:
+    """Writes the last checkpoint (and the best, where it is that) and the history files.
+
+    The best is renamed into place before the last: whatever ends the process in between, what the
+    last one says of the best is true.
+
+    Raises:
+        CheckpointError: writing failed; what was there before is unchanged.
+    """
+    from .. import get_rng_state
+
+    trainer.position.random = get_rng_state()
+    if trainer.run_folder is None:
+        return
+    also = [trainer.run_folder.file(BEST)] if is_best else []
+    checkpoints.save(trainer.run_folder.file(LAST), capture(trainer), also)
+    write_history(trainer)
+
+
+def write_history(trainer: Trainer) -> None:
+    """Writes ``history.csv`` and ``history.json``.
+
+    Raises:
+        CheckpointError: writing failed.
+    """
+    if trainer.run_folder is None:
+        return
+    try:
+        trainer.history.to_csv(trainer.run_folder.file("history.csv"))
+        trainer.history.to_json(trainer.run_folder.file("history.json"))
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write the history to {trainer.folder}: {error.strerror or error}; the "
+            f"checkpoint {LAST} is written."
+        ) from error
+
+
+def capture(trainer: Trainer) -> Checkpoint:
+    """All that is needed to go on from here, and to use the model without going on."""
+    arrays: dict[str, np.ndarray] = {}
+    train = trainer.data.train
+    meta = {
+        "recipe": trainer.recipe.to_dict(),
+        "model": model_config(trainer.model),
+        "classes": list(train.classes),
+        "normalization": [list(train.mean), list(train.std)],
+        "data": fingerprint(train),
+        "position": trainer.position.to_dict(),
+        "optimizer": pack(trainer.optimizer.state_dict(), arrays),
+        "history": trainer.history.plain_rows(),
+    }
+    return Checkpoint(trainer.model.state_dict(), arrays, meta)
+
+
+def restore(trainer: Trainer, checkpoint: Checkpoint, optimizer: Any) -> None:
+    """Puts model, optimiser, history and position back as they were.
+
+    Raises:
+        CheckpointError: the checkpoint does not fit the images, the model or the optimiser.
+    """
+    path, meta = checkpoint.path, checkpoint.meta
+    found = fingerprint(trainer.data.train)
+    if meta.get("data") != found:
+        raise CheckpointError(
+            f"{path}: this training was on other images ({meta.get('data')}; here are {found}); "
+            "going on with these would not be the same training."
+        )
+    checkpoints.fill_model(trainer.model, checkpoint)
+    try:
+        optimizer.load_state_dict(unpack(meta["optimizer"], checkpoint.optimizer))
+        trainer.history = History.from_plain_rows(meta["history"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: the optimiser's state or the history does not fit ({error})."
+        ) from error
+    trainer.position = Position.from_dict(meta["position"], path)

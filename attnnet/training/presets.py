@@ -1,0 +1,97 @@
+"""The ready recipes: what they are for, and what they set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import unknown_name
+
+# What a real photograph data set needs and the study's two recipes share.
+_STUDY: dict[str, Any] = {
+    "block": None,
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "nesterov": False,
+    "warmup_epochs": 0.0,
+    "crop_padding": 4,
+    "padding_mode": "zeros",
+    "flip": 0.5,
+    "limit_train": None,
+    "limit_test": None,
+    "seed": 42,
+}
+
+# name: (one line about it, the fields it sets)
+_PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "shapes": (
+        "ResNet18 with NEW at stages 1 and 2 on made-up shapes: about two minutes, no download",
+        {},  # the recipe's defaults are this preset
+    ),
+    "resnet18-cifar100": (
+        "the study's recipe for ResNet18 on CIFAR-100: 200 epochs, cosine from 0.1 to 0",
+        {
+            **_STUDY,
+            "arch": "resnet18",
+            "dataset": "cifar100",
+            "epochs": 200,
+            "lr": 0.1,
+            "schedule": "cosine",
+            "mean": (0.4914, 0.4822, 0.4465),
+            "std": (0.2023, 0.1994, 0.2010),
+        },
+    ),
+    "vgg19-cifar10": (
+        "the study's recipe for VGG19 on CIFAR-10: 300 epochs, 0.05 halved every 30",
+        {
+            **_STUDY,
+            "arch": "vgg19",
+            "dataset": "cifar10",
+            "epochs": 300,
+            "lr": 0.05,
+            "schedule": "step",
+            "step_size": 30,
+            "gamma": 0.5,
+            "mean": (0.485, 0.456, 0.406),
+            "std": (0.229, 0.224, 0.225),
+        },
+    ),
+}
+
+
+def list_presets() -> list[str]:
+    """The names of the presets, for ``Recipe.preset``."""
+    return list(_PRESETS)
+
+
+def preset_fields(name: str) -> dict[str, Any]:
+    """The fields that a preset sets.
+
+    Raises:
+        ValueError: no such preset; the message gives the nearest match.
+    """
+    if name not in _PRESETS:
+        raise unknown_name("preset", name, _PRESETS)
+    return dict(_PRESETS[name][1])
+
+
+def preset_summary(name: str) -> str:
+    """One line about a preset.
+
+    Raises:
+        ValueError: no such preset; the message gives the nearest match.
+    """
+    preset_fields(name)
+    return _PRESETS[name][0]
+
+
+def preset_for(arch: str | None, dataset: str | None) -> str:
+    """The preset that a network and a dataset start from where none is named.
+
+    Real photographs start from the study's recipe of the network's family, all else from
+    ``shapes``.
+    """
+    if dataset is None or not dataset.startswith("cifar"):
+        return "shapes"
+    return "vgg19-cifar10" if (arch or "").startswith("vgg") else "resnet18-cifar100"

@@ -1,0 +1,157 @@
+"""From a recipe to images, a loader and a model."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError
+from .evaluate import with_normalization
+from .progress import duration
+
+if TYPE_CHECKING:
+    from ..data import Dataset, Loader
+    from ..nn import Module
+    from .recipe import Recipe
+    from .state import Position
+
+
+@dataclass
+class TrainingData:
+    """The images of a training.
+
+    Attributes:
+        train: what is trained on.
+        validation: what was held out of it; None: nothing.
+        test: the test images.
+        loader: gives the training batches.
+    """
+
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset
+    loader: Loader
+
+    @property
+    def chooser(self) -> Dataset:
+        """What the best epoch is chosen on: the held out images, or the test images."""
+        return self.test if self.validation is None else self.validation
+
+    @property
+    def split(self) -> str:
+        """``"val"`` or ``"test"``: what ``chooser`` is, as the history's columns say it."""
+        return "test" if self.validation is None else "val"
+
+
+def load_data(
+    recipe: Recipe, source: str | os.PathLike[str] | tuple[Dataset, Dataset] | None
+) -> TrainingData:
+    """Loads the images of a recipe, cuts off what it limits or holds out, makes the loader.
+
+    Raises:
+        DataError: the data are missing, damaged, or do not fit the recipe.
+    """
+    from .. import data
+
+    if isinstance(source, (tuple, list)):
+        train, test = source
+    else:
+        train, test = data.load(recipe.dataset, root=source)
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise DataError(
+            f"training images are {train.images.shape[1:]} (channels, height, width), test "
+            f"images {test.images.shape[1:]}; expected the same."
+        )
+    train = at_most(train, recipe.limit_train, recipe.seed)
+    test = at_most(test, recipe.limit_test, recipe.seed)
+    normalization = (train.mean, train.std)
+    if recipe.mean is not None:
+        normalization = (recipe.mean, recipe.std)
+    train, test = (with_normalization(part, normalization) for part in (train, test))
+    held_out = None
+    if recipe.validation is not None:
+        train, held_out = train.split(recipe.validation, seed=recipe.seed)
+    loader = data.Loader(
+        train,
+        batch_size=recipe.batch_size,
+        augmentation=data.Augmentation(
+            crop_padding=recipe.crop_padding,
+            padding_mode=recipe.padding_mode,
+            flip=recipe.flip,
+            cutout=recipe.cutout,
+        ),
+        shuffle=True,
+        seed=recipe.seed,
+    )
+    return TrainingData(train, held_out, test, loader)
+
+
+def at_most(dataset: Dataset, most: int | None, seed: int) -> Dataset:
+    """At most so many images of a dataset, of every class its share; None: all of them."""
+    if most is None or most >= len(dataset.labels):
+        return dataset
+    return dataset.split(most, seed=seed)[1]
+
+
+def make_model(recipe: Recipe, dataset: Dataset) -> Module:
+    """The recipe's network for these images, initialised.
+
+    Raises:
+        ValueError: an unknown name, or a block that these images are too small for.
+    """
+    from .. import create_model
+
+    _, channels, height, width = dataset.images.shape
+    return create_model(
+        recipe.arch,
+        recipe.block,
+        num_classes=len(dataset.classes),
+        in_channels=channels,
+        image_size=(height, width),
+    )
+
+
+def model_config(model: Module) -> dict[str, Any]:
+    """What ``create_model`` needs to make a model anew, as a checkpoint keeps it."""
+    config = getattr(model, "config", None)
+    return config if isinstance(config, dict) else {"custom": type(model).__name__}
+
+
+def describe(
+    recipe: Recipe, data: TrainingData, model: Module, folder: str | None, position: Position
+) -> list[str]:
+    """What is trained on what, with what, where to: the lines that open a training's log."""
+    from .. import get_num_threads
+
+    parameters = sum(p.numel() for p in model.parameters())
+    counts = [f"{len(data.train):,} training"]
+    if data.validation is not None:
+        counts.append(f"{len(data.validation):,} validation")
+    counts.append(f"{len(data.test):,} test images")
+    threads = get_num_threads()
+    steps = len(data.loader)
+    momentum = f" momentum {recipe.momentum:g}" if recipe.optimizer == "sgd" else ""
+    nesterov = " (Nesterov)" if recipe.nesterov and recipe.optimizer == "sgd" else ""
+    span = "" if recipe.schedule_epochs is None else f" over {recipe.total_epochs} epochs"
+    lines = [
+        f"{recipe.arch} {recipe.block or 'base'} on {recipe.dataset}: {parameters:,} parameters; "
+        + ", ".join(counts),
+        f"{recipe.epochs} epochs of {steps} steps of {recipe.batch_size} images; "
+        f"{recipe.optimizer} lr {recipe.lr:g} {recipe.schedule}{span}{momentum}{nesterov}, "
+        f"weight decay {recipe.weight_decay:g}; seed {recipe.seed}; "
+        f"{threads} thread{'s' if threads != 1 else ''}",
+    ]
+    if folder is not None:
+        lines.append(f"output: {folder}")
+    if data.validation is None:
+        lines.append(
+            "the best epoch is chosen by accuracy on the test images, so that its figure flatters; "
+            "hold out a validation split for an unbiased one"
+        )
+    if position.epoch or position.batch:
+        spent = f", {duration(position.seconds)} so far" if position.seconds else ""
+        lines.append(
+            f"goes on at epoch {position.epoch + 1}, step {position.batch + 1}{spent}"
+        )
+    return lines

@@ -1,0 +1,362 @@
+"""The training loop: steps, epochs, checkpoints, interruption and resume."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import CheckpointError
+from . import checkpoint as checkpoints
+from . import keeping
+from .callbacks import Callback, CallbackList
+from .checkpoint import Checkpoint
+from .evaluate import Evaluation, EvaluationStopped, evaluate
+from .folder import LAST, RunFolder, fresh_folder
+from .history import History
+from .interrupt import StopRequest
+from .progress import Progress
+from .recipe import Recipe
+from .schedule import learning_rate, make_optimizer
+from .setup import TrainingData, describe, load_data, make_model
+from .state import EpochSums, Position
+from .step import train_step
+
+if TYPE_CHECKING:
+    from ..data import Dataset
+    from ..nn import Module
+
+
+class Trainer:
+    """Trains the network of a recipe; can be stopped and resumed anywhere, bit for bit.
+
+    Args:
+        recipe: what to train; None: the preset ``shapes``. A copy is kept.
+        output: the folder for checkpoints, history and picture; None: a new one under ``runs/``;
+            False: nothing is written.
+        callbacks: objects of classes that inherit from ``Callback``.
+        progress: True: a bar where there is room for one, and a line an epoch; ``"lines"``: the
+            lines alone; False: silent.
+        data: the folder of the data set's files, or a pair (training, test) of ``Dataset``; None:
+            the variable ``ATTNNET_DATA``, a cache folder, a download.
+        model: a network of your own instead of the recipe's.
+        overwrite: begin anew in a folder that holds a training already.
+        checkpoint_every: write a checkpoint each so many steps, too; None: once an epoch.
+
+    Attributes:
+        model, optimizer: after ``prepare`` or ``fit``.
+        history: the rows so far.
+        folder: the folder written to, or None.
+
+    Raises:
+        ValueError: a name in the recipe does not exist.
+        CheckpointError: ``output`` holds a training already.
+
+    Example:
+        >>> history = attnnet.Trainer(attnnet.Recipe.preset("shapes")).fit()
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe | None = None,
+        output: str | os.PathLike[str] | bool | None = None,
+        callbacks: Iterable[Callback] = (),
+        progress: bool | str = True,
+        *,
+        data: str | os.PathLike[str] | tuple[Dataset, Dataset] | None = None,
+        model: Module | None = None,
+        overwrite: bool = False,
+        checkpoint_every: int | None = None,
+    ) -> None:
+        self.recipe = Recipe() if recipe is None else recipe.replace()
+        if isinstance(data, (tuple, list)):
+            self.recipe.dataset = data[0].name
+        self.recipe.check_names(isinstance(data, (tuple, list)), model is not None)
+        if checkpoint_every is not None and checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every is {checkpoint_every}; expected at least 1.")
+        shown = [Progress(bar=progress != "lines")] if progress else []
+        self.callbacks = CallbackList([*shown, *callbacks])
+        self.model = model
+        self.optimizer: Any = None
+        self.history = History()
+        self.source = data
+        self._data: TrainingData | None = None
+        self._every = checkpoint_every
+        self.position = Position()
+        self.resumed_from: Checkpoint | None = None
+        self.stop_request = StopRequest()
+        self.best_evaluation: Evaluation | None = None
+        self.best_weights: dict[str, np.ndarray] | None = None  # only where no file holds them
+        self._paces: list[float] = []  # seconds of the epochs of this process
+        self.run_folder: RunFolder | None = None
+        if output is not False:
+            path = fresh_folder(self.recipe.name) if output in (None, True) else os.fspath(output)
+            self.run_folder = RunFolder(path)
+            if not overwrite and os.path.exists(self.run_folder.file(LAST)):
+                raise CheckpointError(
+                    f"the folder {path} holds a training already: go on with it (resume), choose "
+                    "another folder, or say overwrite."
+                )
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        output: str | os.PathLike[str] | bool | None = None,
+        callbacks: Iterable[Callback] = (),
+        progress: bool | str = True,
+        *,
+        data: str | os.PathLike[str] | tuple[Dataset, Dataset] | None = None,
+        model: Module | None = None,
+        epochs: int | None = None,
+        checkpoint_every: int | None = None,
+    ) -> Trainer:
+        """A trainer that goes on exactly where a checkpoint was written; then call ``fit``.
+
+        Args:
+            path: a checkpoint, or a training's folder (its last checkpoint).
+            output: None: the same folder when going on from its last checkpoint, else a new one.
+            epochs: another number of epochs; the schedule follows it unless the recipe fixes
+                ``schedule_epochs``. None: as before.
+            callbacks, progress, data, model, checkpoint_every: see ``Trainer``.
+
+        Raises:
+            CheckpointError: missing, corrupt, or without the state of a training.
+            ValueError: a block or model of your own is not registered.
+        """
+        checkpoint = checkpoints.load(path)
+        if "position" not in checkpoint.meta:
+            raise CheckpointError(f"{checkpoint.path}: holds a model, but no training to resume.")
+        try:
+            recipe = Recipe.from_dict(checkpoint.meta.get("recipe"))
+        except ValueError as error:
+            raise CheckpointError(f"{checkpoint.path}: corrupt metadata: {error}") from None
+        if epochs is not None:
+            recipe = recipe.replace(epochs=epochs)
+        folder, name = os.path.split(checkpoint.path)
+        if output is None and name == LAST:
+            output = folder or "."
+        trainer = cls(
+            recipe, output, callbacks, progress,
+            data=data, model=model, overwrite=True, checkpoint_every=checkpoint_every,
+        )  # fmt: skip
+        trainer.resumed_from = checkpoint
+        return trainer
+
+    # What callbacks may ask.
+
+    @property
+    def folder(self) -> str | None:
+        """The folder that files are written to; None: none are."""
+        return self.run_folder.path if self.run_folder else None
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return self.position.epoch
+
+    @property
+    def batch(self) -> int:
+        """Steps done in the running epoch."""
+        return self.position.batch
+
+    @property
+    def data(self) -> TrainingData:
+        """The images in use; loaded by ``prepare``."""
+        if self._data is None:
+            self.prepare()
+        return self._data
+
+    @property
+    def train_images(self) -> int:
+        """How many images an epoch trains on."""
+        return len(self.data.train.labels)
+
+    def stop(self) -> None:
+        """Asks a running ``fit`` to end in order after the step; from any thread or callback."""
+        self.stop_request.request()
+
+    def remaining_seconds(self) -> float | None:
+        """An estimate of the time to the last epoch; None before the first epoch has ended."""
+        if not self._paces:
+            return None
+        recent = self._paces[-5:]
+        return sum(recent) / len(recent) * (self._end - self.epoch)
+
+    def describe(self) -> list[str]:
+        """What is trained on what, in a few lines."""
+        return describe(self.recipe, self.data, self.model, self.folder, self.position)
+
+    def say(self, text: str) -> None:
+        """Shows one line through the callbacks."""
+        self.callbacks.on_message(self, text)
+
+    # The loop.
+
+    def prepare(self) -> None:
+        """Loads the data, makes model and optimiser, and restores a checkpoint; ``fit`` calls it.
+
+        Raises:
+            DataError: the data are missing or damaged.
+            CheckpointError: the checkpoint does not fit the data or the model.
+        """
+        if self.optimizer is not None:
+            return
+        from .. import get_rng_state, manual_seed
+
+        if self._data is None:
+            self._data = load_data(self.recipe, self.source)
+        manual_seed(self.recipe.seed)
+        if self.model is None and self.resumed_from is not None:
+            self.model = checkpoints.build_model(self.resumed_from)
+        elif self.model is None:
+            self.model = make_model(self.recipe, self._data.train)
+        self.model.class_names = list(self._data.train.classes)
+        self.model.normalization = (self._data.train.mean, self._data.train.std)
+        optimizer = make_optimizer(self.recipe, self.model)
+        self.position.random = get_rng_state()
+        self._end = self.recipe.epochs
+        if self.resumed_from is not None:
+            keeping.restore(self, self.resumed_from, optimizer)
+        self.optimizer = optimizer
+
+    def fit(self, stop_after: int | None = None) -> History:
+        """Trains to the recipe's last epoch, or goes on to it after an interruption.
+
+        Ctrl-C and SIGTERM end the running step, write a checkpoint and return; a second Ctrl-C
+        raises ``KeyboardInterrupt`` at once.
+
+        Args:
+            stop_after: stop when this many epochs are done, counted from the first one; the
+                schedule still spans the recipe's epochs. None: do not stop early.
+
+        Returns:
+            The history; ``interrupted`` is True where somebody stopped it.
+
+        Raises:
+            NaNLossError: a loss or gradient was not finite and the recipe says to stop then.
+            CheckpointError: another training uses the folder, or writing failed.
+            DataError: the data are missing or damaged.
+        """
+        from .. import set_rng_state
+
+        if stop_after is not None and stop_after < 1:
+            raise ValueError(f"fit: stop_after is {stop_after}; expected at least 1.")
+        with contextlib.ExitStack() as stack:
+            if self.run_folder is not None:
+                self.run_folder.open()
+                stack.callback(self.run_folder.close)
+            self.prepare()
+            self._end = min(self.recipe.epochs, stop_after or self.recipe.epochs)
+            keeping.begin(self)
+            set_rng_state(self.position.random)
+            self.stop_request = stack.enter_context(StopRequest())
+            try:
+                self._run()
+            except BaseException:
+                self.history.interrupted = True
+                with contextlib.suppress(Exception):  # the first error is the one to show
+                    self.callbacks.on_train_end(self, self.history)
+                raise
+            self.callbacks.on_train_end(self, self.history)
+        return self.history
+
+    def _run(self) -> None:
+        """The epochs, and what follows them."""
+        from .. import get_rng_state
+        from .finish import finish
+
+        self.callbacks.on_train_begin(self)
+        while self.epoch < self._end and not self.stop_request.requested:
+            self._train_epoch()
+        self.position.random = get_rng_state()
+        self.history.interrupted = self.stop_request.requested and self.epoch < self._end
+        finish(self)
+
+    @property
+    def stop_signal(self) -> signal.Signals | None:
+        """The signal that ended the last ``fit``; None: none did."""
+        return self.stop_request.signal
+
+    def _train_epoch(self) -> None:
+        """Trains the rest of the running epoch and evaluates it, unless asked to stop before."""
+        self.callbacks.on_epoch_begin(self, self.epoch)
+        steps = self.data.loader.epoch(self.epoch, start=self.batch)
+        with contextlib.closing(steps):
+            self.model.train()
+            while self.batch < len(self.data.loader):
+                if self.stop_request.requested:
+                    return keeping.save(self)
+                began = time.perf_counter()
+                result = train_step(self, next(steps))
+                self.position.batch += 1
+                self.position.sums.seconds += time.perf_counter() - began
+                self.callbacks.on_batch_end(self, result)
+                if self._every and self.batch % self._every == 0:
+                    keeping.save(self)
+        try:
+            began = time.perf_counter()
+            evaluation = self.evaluate(self.data.chooser)
+            seconds = time.perf_counter() - began
+        except EvaluationStopped:
+            return keeping.save(self)
+        return self._end_epoch(evaluation, seconds)
+
+    def evaluate(self, dataset: Dataset) -> Evaluation:
+        """Evaluates the model as it is now; a request to stop raises ``EvaluationStopped``."""
+
+        def on_batch(done: int, total: int) -> bool:
+            self.callbacks.on_evaluate(self, done, total)
+            return self.stop_request.requested
+
+        return evaluate(
+            self.model, dataset, test_flip=self.recipe.test_flip, on_batch=on_batch
+        )
+
+    def _end_epoch(self, evaluation: Evaluation, seconds: float) -> None:
+        """Books an epoch: its row, the best so far, checkpoints and history files."""
+        position, sums = self.position, self.position.sums
+        split = self.data.split
+        batches = len(self.data.loader)
+        row = {
+            "epoch": self.epoch + 1,
+            "train_loss": sums.mean_loss,
+            "train_top1": sums.top1,
+            f"{split}_loss": evaluation.loss,
+            f"{split}_top1": evaluation.top1,
+            "lr": learning_rate(self.recipe, self.epoch, batches - 1, batches),
+            "images_per_second": sums.images / max(sums.seconds, 1e-9),
+            "seconds": sums.seconds + seconds,
+            "skipped": sums.skipped,
+        }
+        self.history.append(row)
+        self._paces.append(row["seconds"])
+        position.seconds += row["seconds"]
+        position.epoch, position.batch, position.sums = self.epoch + 1, 0, EpochSums()
+        improved = evaluation.top1 > position.best.top1
+        if improved:
+            position.best.epoch, position.best.top1 = self.epoch, evaluation.top1
+            self.best_evaluation = evaluation
+            if self.run_folder is None:
+                self.best_weights = self.model.state_dict()
+        keeping.save(self, improved)
+        self.callbacks.on_epoch_end(self, row)
+
+    def resume_hint(self) -> str:
+        """How to go on: a command for a terminal, Python for a notebook."""
+        from .progress import in_notebook
+
+        if self.folder is None:
+            return "fit() again goes on; nothing is on disk."
+        if in_notebook():
+            return f"fit() again, or attnnet.Trainer.resume({self.folder!r}).fit()"
+        command = ["attnnet", "train", "--resume", self.folder]
+        if isinstance(self.source, (str, os.PathLike)):
+            command += ["--data", os.fspath(self.source)]
+        return shlex.join(command)
