@@ -1,0 +1,36 @@
+"""What every test may use."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FOLDERS = ("cifar-10-batches-py", "cifar-100-python")
+
+
+def _complete(folder: Path) -> bool:
+    return (folder / FOLDERS[0] / "batches.meta").is_file() and \
+        (folder / FOLDERS[1] / "meta").is_file()
+
+
+@pytest.fixture(scope="session")
+def cifar_root(request) -> Path:
+    """A folder with the unpacked real CIFAR-10 and CIFAR-100; skips where there are none.
+
+    It is ATTNNET_DATA if that holds both; else what the script beside the repository unpacks, once
+    (15 seconds, into pytest's cache).
+    """
+    named = os.environ.get("ATTNNET_DATA")
+    if named and _complete(Path(named)):
+        return Path(named)
+    script = REPOSITORY.parent / "shared" / "data" / "unpack_cifar.py"
+    if not script.is_file():
+        pytest.skip("real CIFAR not found: set ATTNNET_DATA to a folder that holds "
+                    + " and ".join(FOLDERS))
+    target = Path(request.config.cache.mkdir("cifar"))
+    if not _complete(target):
+        subprocess.run([sys.executable, str(script), str(target)], check=True)
+    return target
