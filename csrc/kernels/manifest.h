@@ -20,3 +20,41 @@ X(void, binary_forward, (float *y, const float *a, const float *b, int64_t rows,
 X(double, sum_row, (const float *x, int64_t n))
 /* sums (columns) += x (rows, columns), rows `stride` apart; columns <= 256 */
 X(void, sum_columns, (double *sums, const float *x, int64_t rows, int64_t columns, int64_t stride))
+
+/* batch_norm.c: rows of `count` elements with sixteen constants a quantity, see the file */
+X(void, bn_statistics, (float *sums, const float *x, int64_t rows, int64_t stride, int64_t count))
+X(void, bn_apply, (float *y, uint16_t *mask, const float *x, const float *residual,
+                   const float *constants, bool relu, int64_t count))
+X(void, bn_gradient_sums, (float *sums, const float *dy, const float *x, const uint16_t *mask,
+                           const float *center, int64_t rows, int64_t stride, int64_t mask_stride,
+                           int64_t count))
+X(void, bn_gradient, (float *dx, float *dresidual, const float *dy, const float *x,
+                      const uint16_t *mask, const float *constants, int64_t count))
+
+/* softmax.c */
+X(void, softmax_row, (float *y, const float *x, int64_t count, bool logarithm))
+X(void, softmax_row_gradient, (float *dx, const float *dy, const float *y, int64_t count,
+                               bool logarithm))
+X(void, softmax_columns, (float *y, const float *x, int64_t K, int64_t columns, int64_t stride,
+                          bool logarithm))
+X(void, softmax_columns_gradient, (float *dx, const float *dy, const float *y, int64_t K,
+                                   int64_t columns, int64_t stride, bool logarithm))
+X(void, cross_entropy_row, (float *summary, const float *x, int64_t count))
+X(void, cross_entropy_row_gradient, (float *dx, const float *x, float most, float factor,
+                                     float offset, int64_t count))
+
+/* dropout.c */
+X(void, dropout_scale, (float *y, const float *x, uint32_t threshold, float scale, uint64_t seed,
+                        uint64_t counter, int64_t begin, int64_t count))
+
+/* pool.c: one image of one block of channels (H,W,16), or of one channel (H,W) */
+X(void, pool_max_blocked, (float *y, void *places, const float *x, const attn_pool *pool))
+X(void, pool_max_plain, (float *y, void *places, const float *x, const attn_pool *pool))
+X(void, pool_max_gradient_blocked, (float *dx, const float *dy, const void *places,
+                                    const attn_pool *pool))
+X(void, pool_max_gradient_plain, (float *dx, const float *dy, const void *places,
+                                  const attn_pool *pool))
+X(void, pool_average_blocked, (float *y, const float *x, const attn_pool *pool))
+X(void, pool_average_plain, (float *y, const float *x, const attn_pool *pool))
+X(void, pool_average_gradient_blocked, (float *dx, const float *dy, const attn_pool *pool))
+X(void, pool_average_gradient_plain, (float *dx, const float *dy, const attn_pool *pool))

@@ -4,4 +4,15 @@
 
 #include "../attnnet.h"
 
+/* How an image (H,W) is pooled to (P,Q): output (p,q) reads rows top[p] <= h < bottom[p] and columns
+ * left[q] <= w < right[q], clipped to the image and never empty. */
+typedef struct {
+    int64_t H, W, P, Q;
+    const int32_t *top, *bottom, *left, *right;
+    bool tiles;      /* every position lies in exactly one window */
+    bool halves;     /* the windows are 2 x 2, side by side, from the corner on */
+    bool wide_index; /* a maximum's place in its window is an int32, else a uint8 */
+    float divisor;   /* of an average; 0: the window's own size */
+} attn_pool;
+
 #endif

@@ -91,6 +91,7 @@ bool take_end(arguments *a);
 extern PyMethodDef bind_tensor_functions[];
 extern PyMethodDef bind_elementwise_functions[];
 extern PyMethodDef bind_shape_functions[];
+extern PyMethodDef bind_dense_functions[];
 extern PyMethodDef bind_data_functions[];
 extern PyMethodDef bind_system_functions[];
 attn_status bind_tensor_type(PyObject *module);

@@ -18,6 +18,7 @@ static PyMethodDef *const tables[] = {
     bind_tensor_functions,
     bind_elementwise_functions,
     bind_shape_functions,
+    bind_dense_functions,
     bind_data_functions,
     bind_system_functions,
 };
