@@ -58,3 +58,10 @@ X(void, pool_average_blocked, (float *y, const float *x, const attn_pool *pool))
 X(void, pool_average_plain, (float *y, const float *x, const attn_pool *pool))
 X(void, pool_average_gradient_blocked, (float *dx, const float *dy, const attn_pool *pool))
 X(void, pool_average_gradient_plain, (float *dx, const float *dy, const attn_pool *pool))
+/* optimise.c: elementwise steps of the optimisers, and what gradient clipping needs */
+X(void, sgd_update, (float *w, float *v, const float *g, int64_t n, const sgd_constants *c))
+X(void, adamw_update, (float *w, float *m, float *v, const float *g, int64_t n,
+                       const adamw_constants *c))
+X(double, square_sum, (const float *x, int64_t n))
+X(void, scale_values, (float *x, int64_t n, float factor))
+X(void, clip_values, (float *x, int64_t n, float limit))

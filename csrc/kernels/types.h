@@ -14,5 +14,18 @@ typedef struct {
     bool wide_index; /* a maximum's place in its window is an int32, else a uint8 */
     float divisor;   /* of an average; 0: the window's own size */
 } attn_pool;
+/* optimise.c */
+typedef struct {
+    float rate, momentum, decay;
+    bool nesterov;
+    bool first; /* of this tensor: its velocity holds nothing yet */
+} sgd_constants;
+typedef struct {
+    float one_less_beta1, beta2, one_less_beta2;
+    float keep; /* 1 - learning rate * decay */
+    float rate; /* learning rate / (1 - beta1^step) */
+    float root; /* sqrt(1 - beta2^step) */
+    float eps;
+} adamw_constants;
 
 #endif

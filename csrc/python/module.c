@@ -20,6 +20,7 @@ static PyMethodDef *const tables[] = {
     bind_shape_functions,
     bind_dense_functions,
     bind_data_functions,
+    bind_optim_functions,
     bind_system_functions,
 };
 

@@ -1,0 +1,104 @@
+"""The seam between modules and fused operations.
+
+``conv_bn`` is what the networks call for each convolution, its batch norm, and the addition and
+ReLU that may follow. It takes one of three ways, with the same numbers to rounding:
+
+* training, or evaluation with gradients: convolution, then one pass that normalises, adds, clips;
+* evaluation without gradients: batch norm folded into the convolution's weights, one operation.
+  The folded weights are kept until one of the tensors that they come from is written to;
+* one module after the other through ``__call__``, where a hook wants to see a value between, or
+  where a module is not the plain kind.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from .. import functional as F
+from ..autograd import is_grad_enabled
+from ..tensor import Tensor
+from .layers import BatchNorm2d, Conv2d, ReLU
+from .module import Module
+
+
+def conv_bn(
+    x: Tensor,
+    conv: Module,
+    bn: Module | None,
+    residual: Tensor | None = None,
+    relu: Module | bool | None = None,
+) -> Tensor:
+    """relu(bn(conv(x)) + residual), each part but the convolution optional.
+
+    Args:
+        x: (N, C, H, W).
+        conv: a Conv2d. bn: the BatchNorm2d behind it, or None.
+        residual: added after the batch norm, of the output's shape, or None.
+        relu: a ReLU module, True, or None (False) for none.
+    """
+    if (
+        conv._hooked
+        or type(conv) is not Conv2d
+        or (bn is not None and (bn._hooked or type(bn) is not BatchNorm2d))
+        or (isinstance(relu, Module) and (relu._hooked or type(relu) is not ReLU))
+    ):
+        return _one_by_one(x, conv, bn, residual, relu)
+    rectify = relu is not None and relu is not False
+    if bn is not None and bn.training:
+        conv.__dict__["_folded"] = None  # stale after this step: give its memory back
+    elif not is_grad_enabled() and (bn is None or bn.running_mean is not None):
+        weight, bias = (conv.weight, conv.bias) if bn is None else _folded(conv, bn)
+        return _conv2d_fused(
+            x, weight, bias, conv.stride, conv.padding, conv.groups, residual, rectify
+        )
+    y = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.groups)
+    if bn is not None:
+        return bn.normalise(y, residual, rectify)
+    y = y if residual is None else y + residual
+    return F.relu(y) if rectify else y
+
+
+def _conv2d_composed(x, weight, bias, stride, padding, groups, residual, relu):
+    y = F.conv2d(x, weight, bias, stride, padding, groups)
+    y = y if residual is None else y + residual
+    return F.relu(y) if relu else y
+
+
+# relu(convolution + bias + residual) in one operation, for inference.
+_conv2d_fused = getattr(_core, "conv2d_fused", _conv2d_composed)
+
+
+def _one_by_one(
+    x: Tensor, conv: Module, bn: Module | None, residual: Tensor | None, relu: Any
+) -> Tensor:
+    y = conv(x)
+    if bn is not None:
+        y = bn(y)
+    if residual is not None:
+        y = y + residual
+    if isinstance(relu, Module):
+        return relu(y)
+    return F.relu(y) if relu else y
+
+
+def _folded(conv: Conv2d, bn: BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weights and bias of the convolution that equals conv, then bn in evaluation mode."""
+    sources = (conv.weight, conv.bias, bn.weight, bn.bias, bn.running_mean, bn.running_var)
+    key = tuple((id(t), t.version) for t in sources if t is not None) + (bn.eps,)
+    kept = conv.__dict__.get("_folded")
+    # The kept entry holds its sources, so that no id can be taken over by a new tensor.
+    if kept is not None and kept[0] == key:
+        return kept[2]
+    weight, bias, gain, shift, mean, variance = (
+        None if t is None else t.detach().numpy().astype(np.float64) for t in sources
+    )
+    scale = 1.0 / np.sqrt(variance + bn.eps)
+    scale = scale if gain is None else scale * gain
+    offset = (0.0 if bias is None else bias) - mean
+    offset = offset * scale + (0.0 if shift is None else shift)
+    folded = Tensor(weight * scale[:, None, None, None]), Tensor(offset)
+    conv.__dict__["_folded"] = (key, sources, folded)
+    return folded
