@@ -65,3 +65,19 @@ X(void, adamw_update, (float *w, float *m, float *v, const float *g, int64_t n,
 X(double, square_sum, (const float *x, int64_t n))
 X(void, scale_values, (float *x, int64_t n, float factor))
 X(void, clip_values, (float *x, int64_t n, float limit))
+
+/* gemm.c: products of blocks and panels; width is 16 or 32 */
+X(void, gemm_rows, (float *y, int64_t y_block, const float *a, int64_t a_block, const float *b,
+                    int64_t rows, int64_t depth, int64_t width, bool add))
+X(void, gemm_outer, (float *y, const float *a, int64_t a_block, const float *b, int64_t b_block,
+                     int64_t rows, int64_t depth, int64_t width, bool add))
+
+/* rows.c: rows of blocked tensors by their places, panels of weights */
+X(void, gather_rows, (float *y, const float *x, const int64_t *at, int64_t rows))
+X(void, store_rows, (float *y, const int64_t *at, const float *x, int64_t rows, const float *bias,
+                     const float *residual, bool relu))
+X(void, pack_panel, (float *panel, const float *w, int64_t depth_stride, int64_t width_stride,
+                     int64_t depth, int64_t width))
+X(void, unpack_panel, (float *w, const float *panel, int64_t part_stride, int64_t parts,
+                       int64_t depth_stride, int64_t width_stride, int64_t depth, int64_t width))
+X(void, sum_rows, (float *sums, const float *x, int64_t image_step, int64_t images, int64_t rows))

@@ -28,4 +28,7 @@ typedef struct {
     float eps;
 } adamw_constants;
 
+/* Columns of a panel, the right operand of gemm.c; the last panel of a matrix may have 16. */
+enum { ATTN_PANEL = 32 };
+
 #endif

@@ -1,0 +1,104 @@
+/* The convolution engines behind one seam: plan (which engine, in which pieces, how much memory),
+ * then run (forward; backward for one or both gradients).
+ *
+ *   winograd       3x3, stride 1: F(4x4, 3x3), a quarter of the multiplications
+ *   implicit_gemm  any kernel and stride between blocked tensors: a matrix product whose left
+ *                  operand is gathered from the image in pieces that stay in the cache
+ *   stem           few input channels (the image itself), blocked output
+ *   im2col         everything else: groups, odd channel counts
+ *
+ * A plan depends on the shape and the instruction set, never on the number of threads: how the work
+ * is cut decides the order of the sums, and so the bits of the result.
+ */
+#ifndef ATTN_CONV_PLAN_H
+#define ATTN_CONV_PLAN_H
+
+#include "../kernels/types.h"
+#include "../tensor/tensor.h"
+
+typedef struct {
+    int64_t N, C, H, W; /* input */
+    int64_t K, R, S;    /* output channels, kernel */
+    int64_t P, Q;       /* output */
+    int64_t stride[2], padding[2], groups;
+} attn_conv_shape;
+
+/* What happens to an output before it is stored: relu(y + bias + residual), each optional. */
+typedef struct {
+    const float *bias;     /* (K) */
+    const float *residual; /* shape and layout of y */
+    bool relu;
+} attn_conv_finish;
+
+/* Memory of one pass, in floats: for all workers together, and for each of them alone. */
+typedef struct {
+    int64_t shared, worker;
+} attn_conv_need;
+
+/* The memory itself. */
+typedef struct {
+    float *shared, *workers;
+    int64_t worker_size;
+} attn_conv_workspace;
+
+static inline float *attn_conv_scratch(const attn_conv_workspace *space, int worker)
+{
+    return space->workers + worker * space->worker_size;
+}
+
+typedef struct attn_conv_engine attn_conv_engine;
+
+typedef struct {
+    attn_conv_shape shape;
+    const attn_conv_engine *engine;
+    int64_t block;    /* rows of a matrix product (pixels, tiles, images) that one task holds */
+    int64_t parts;    /* partial sums of the weight gradient */
+    int64_t splits;   /* further tasks that each part is cut into */
+    bool by_channels; /* tasks are channels, not images: small images with many channels */
+    attn_conv_need forward, backward;
+} attn_conv_plan;
+
+/* Operands of a backward pass. dx or dweight may be NULL: not wanted. All are overwritten. */
+typedef struct {
+    float *dx, *dweight;
+    const float *dy, *x, *weight;
+} attn_conv_gradients;
+
+struct attn_conv_engine {
+    const char *name;
+    attn_layout layout_x, layout_y;
+    bool (*fits)(const attn_conv_shape *shape);
+    void (*plan)(attn_conv_plan *plan); /* fills what stands below `engine` there */
+    void (*forward)(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
+                    const float *x, const float *weight, const attn_conv_finish *finish);
+    void (*backward)(const attn_conv_plan *plan, const attn_conv_workspace *space,
+                     const attn_conv_gradients *operands);
+};
+
+extern const attn_conv_engine attn_conv_winograd, attn_conv_implicit_gemm, attn_conv_stem,
+    attn_conv_im2col;
+
+/* Every shape has a plan: im2col fits all. N, P and Q may be 0. */
+void attn_conv_plan_make(attn_conv_plan *plan, const attn_conv_shape *shape);
+
+/* Prefers the engine of this name wherever it fits; NULL or "": the plan's own choice again. */
+attn_status attn_conv_force(const char *name);
+/* The names in order of preference, NULL at the end. */
+const char *attn_conv_engine_name(int index);
+
+attn_status attn_conv_forward(const attn_conv_plan *plan, float *y, const float *x,
+                              const float *weight, const attn_conv_finish *finish);
+attn_status attn_conv_backward(const attn_conv_plan *plan, const attn_conv_gradients *operands);
+
+/* For engines -------------------------------------------------------------------------------- */
+
+/* The width of panel `index` of a matrix with `columns` columns (a multiple of 16). */
+static inline int64_t attn_panel_width(int64_t columns, int64_t index)
+{
+    return attn_min(ATTN_PANEL, columns - index * ATTN_PANEL);
+}
+
+/* Into how many partial sums of `size` floats a reduction over `items` may be cut. */
+int64_t attn_conv_parts(int64_t size, int64_t items);
+
+#endif

@@ -1,0 +1,212 @@
+/* The first layer: few input channels, row-major as images come; the output is blocked.
+ *
+ * As implicit_gemm.c, but the left operand's depth, all of (c, r, s), is so short that the patches
+ * of a piece are written out whole; the depth is filled up with zeros to a multiple of 16.
+ *
+ * Memory: packed weights or partial sums of the weight gradient (shared); a piece's patches and
+ * results (each worker).
+ */
+#include "../base/threads.h"
+#include "../kernels/kernels.h"
+#include "plan.h"
+
+#include <string.h>
+
+enum { BLOCK = 112, MOST_CHANNELS = 15 };
+
+typedef struct {
+    const attn_conv_plan *plan;
+    const attn_conv_workspace *space;
+    float *y;
+    const float *x, *weight;
+    const attn_conv_finish *finish;
+    const attn_conv_gradients *operands;
+} job;
+
+/* Rows [first, end) of the P Q outputs of one image. */
+typedef struct {
+    int64_t image, first, end;
+} piece;
+
+static int64_t true_depth(const attn_conv_shape *s) { return s->C * s->R * s->S; }
+static int64_t padded_depth(const attn_conv_shape *s)
+{
+    return attn_ceil_div(true_depth(s), ATTN_LANES) * ATTN_LANES;
+}
+static int64_t pieces_an_image(const attn_conv_shape *s)
+{
+    return attn_ceil_div(s->P * s->Q, BLOCK);
+}
+
+static piece piece_at(const attn_conv_shape *s, int64_t index)
+{
+    int64_t cuts = pieces_an_image(s), cut = index % cuts, pixels = s->P * s->Q;
+    return (piece){index / cuts, pixels * cut / cuts, pixels * (cut + 1) / cuts};
+}
+
+/* patches[depth / 16][rows][16] of an image, 0 where they lie in the padding and in the depth that
+ * is filled up; or, where `add_back`, image += the patches. */
+static void move_patches(float *patches, float *image, const attn_conv_shape *s, piece rows,
+                         bool add_back)
+{
+    int64_t size = rows.end - rows.first;
+    if (!add_back)
+        memset(patches, 0, (size_t)(padded_depth(s) * size) * sizeof(float));
+    for (int64_t d = 0; d < true_depth(s); d++) {
+        int64_t c = d / (s->R * s->S), r = d / s->S % s->R, t = d % s->S;
+        int64_t p = rows.first / s->Q, q = rows.first % s->Q;
+        float *patch = patches + d / ATTN_LANES * size * ATTN_LANES + d % ATTN_LANES;
+        for (int64_t row = 0; row < size; row++, patch += ATTN_LANES) {
+            int64_t h = p * s->stride[0] - s->padding[0] + r;
+            int64_t w = q * s->stride[1] - s->padding[1] + t;
+            if (h >= 0 && h < s->H && w >= 0 && w < s->W) {
+                float *pixel = image + (c * s->H + h) * s->W + w;
+                if (add_back)
+                    *pixel += *patch;
+                else
+                    *patch = *pixel;
+            }
+            if (++q == s->Q) {
+                q = 0;
+                p++;
+            }
+        }
+    }
+}
+
+static void forward_piece(void *context, int64_t index, int worker)
+{
+    const job *j = context;
+    const attn_conv_shape *s = &j->plan->shape;
+    const attn_conv_finish *f = j->finish;
+    piece rows = piece_at(s, index);
+    int64_t size = rows.end - rows.first, plane = s->P * s->Q * ATTN_LANES;
+    float *patches = attn_conv_scratch(j->space, worker);
+    move_patches(patches, (float *)j->x + rows.image * s->C * s->H * s->W, s, rows, false);
+    int64_t start = rows.image * s->K * s->P * s->Q + rows.first * ATTN_LANES;
+    for (int64_t k = 0; k < s->K; k += ATTN_PANEL)
+        attn_kernel->gemm_rows(j->y + start + k / ATTN_LANES * plane, plane, patches,
+                               size * ATTN_LANES, j->space->shared + k * padded_depth(s), size,
+                               padded_depth(s), attn_min(ATTN_PANEL, s->K - k), false);
+    if (!f->bias && !f->residual && !f->relu)
+        return;
+    for (int64_t k = 0; k < s->K; k += ATTN_LANES) {
+        float *y = j->y + start + k / ATTN_LANES * plane;
+        attn_kernel->store_rows(y, NULL, y, size, f->bias ? f->bias + k : NULL,
+                                f->residual ? f->residual + (y - j->y) : NULL, f->relu);
+    }
+}
+
+static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
+                    const float *x, const float *weight, const attn_conv_finish *finish)
+{
+    const attn_conv_shape *s = &plan->shape;
+    int64_t depth = true_depth(s), padded = padded_depth(s);
+    memset(space->shared, 0, (size_t)(padded * s->K) * sizeof(float));
+    for (int64_t k = 0; k < s->K; k += ATTN_PANEL)
+        attn_kernel->pack_panel(space->shared + k * padded, weight + k * depth, 1, depth, depth,
+                                attn_min(ATTN_PANEL, s->K - k));
+    job j = {.plan = plan, .space = space, .y = y, .x = x, .weight = weight, .finish = finish};
+    attn_parallel(forward_piece, &j, s->N * pieces_an_image(s));
+}
+
+/* A part of the pieces: partial sums of the weight gradient. */
+static void weight_task(void *context, int64_t part, int worker)
+{
+    const job *j = context;
+    const attn_conv_shape *s = &j->plan->shape;
+    int64_t depth = padded_depth(s), plane = s->P * s->Q * ATTN_LANES;
+    int64_t pieces = s->N * pieces_an_image(s);
+    int64_t begin = pieces * part / j->plan->parts, end = pieces * (part + 1) / j->plan->parts;
+    float *patches = attn_conv_scratch(j->space, worker);
+    float *sums = j->space->shared + part * depth * s->K;
+    for (int64_t i = begin; i < end; i++) {
+        piece rows = piece_at(s, i);
+        int64_t size = rows.end - rows.first;
+        const float *x = j->operands->x + rows.image * s->C * s->H * s->W;
+        const float *dy = j->operands->dy + rows.image * s->K * s->P * s->Q + rows.first * ATTN_LANES;
+        move_patches(patches, (float *)x, s, rows, false);
+        for (int64_t k = 0; k < s->K; k += ATTN_PANEL)
+            attn_kernel->gemm_outer(sums + k * depth, patches, size * ATTN_LANES,
+                                    dy + k / ATTN_LANES * plane, plane, size, depth,
+                                    attn_min(ATTN_PANEL, s->K - k), i > begin);
+    }
+}
+
+static void weight_gradient(job *j)
+{
+    const attn_conv_plan *plan = j->plan;
+    const attn_conv_shape *s = &plan->shape;
+    int64_t depth = true_depth(s), padded = padded_depth(s);
+    attn_parallel(weight_task, j, plan->parts);
+    for (int64_t k = 0; k < s->K; k += ATTN_PANEL)
+        attn_kernel->unpack_panel(j->operands->dweight + k * depth, j->space->shared + k * padded,
+                                  padded * s->K, plan->parts, 1, depth, depth,
+                                  attn_min(ATTN_PANEL, s->K - k));
+}
+
+/* One image: the gradients of its patches, added back to where they came from. */
+static void input_task(void *context, int64_t n, int worker)
+{
+    const job *j = context;
+    const attn_conv_shape *s = &j->plan->shape;
+    int64_t image = s->C * s->H * s->W, plane = s->P * s->Q * ATTN_LANES, depth = padded_depth(s);
+    float *patches = attn_conv_scratch(j->space, worker), *dx = j->operands->dx + n * image;
+    memset(dx, 0, (size_t)image * sizeof(float));
+    for (int64_t cut = 0; cut < pieces_an_image(s); cut++) {
+        piece rows = piece_at(s, n * pieces_an_image(s) + cut);
+        int64_t size = rows.end - rows.first;
+        const float *dy = j->operands->dy + n * s->K * s->P * s->Q + rows.first * ATTN_LANES;
+        for (int64_t d = 0; d < depth; d += ATTN_PANEL)
+            attn_kernel->gemm_rows(patches + d * size, size * ATTN_LANES, dy, plane,
+                                   j->space->shared + d * s->K, size, s->K,
+                                   attn_min(ATTN_PANEL, depth - d), false);
+        move_patches(patches, dx, s, rows, true);
+    }
+}
+
+static void input_gradient(job *j)
+{
+    const attn_conv_shape *s = &j->plan->shape;
+    int64_t depth = true_depth(s), padded = padded_depth(s);
+    for (int64_t d = 0; d < padded; d += ATTN_PANEL) {
+        int64_t width = attn_min(ATTN_PANEL, padded - d), real = attn_min(width, depth - d);
+        float *panel = j->space->shared + d * s->K;
+        memset(panel, 0, (size_t)(width * s->K) * sizeof(float));
+        for (int64_t k = 0; k < s->K; k++)
+            memcpy(panel + k * width, j->operands->weight + k * depth + d,
+                   (size_t)real * sizeof(float));
+    }
+    attn_parallel(input_task, j, s->N);
+}
+
+static void backward(const attn_conv_plan *plan, const attn_conv_workspace *space,
+                     const attn_conv_gradients *operands)
+{
+    job j = {.plan = plan, .space = space, .operands = operands};
+    if (operands->dweight)
+        weight_gradient(&j);
+    if (operands->dx)
+        input_gradient(&j);
+}
+
+static bool fits(const attn_conv_shape *s)
+{
+    return s->groups == 1 && s->C > 0 && s->C <= MOST_CHANNELS && s->K > 0 &&
+           s->K % ATTN_LANES == 0;
+}
+
+static void make_plan(attn_conv_plan *plan)
+{
+    const attn_conv_shape *s = &plan->shape;
+    int64_t depth = padded_depth(s);
+    plan->block = BLOCK;
+    plan->parts = attn_conv_parts(depth * s->K, s->N * pieces_an_image(s));
+    plan->splits = 1;
+    plan->forward = (attn_conv_need){depth * s->K, depth * BLOCK};
+    plan->backward = (attn_conv_need){plan->parts * depth * s->K, depth * BLOCK};
+}
+
+const attn_conv_engine attn_conv_stem = {
+    "stem", ATTN_PLAIN, ATTN_BLOCKED16, fits, make_plan, forward, backward,
+};

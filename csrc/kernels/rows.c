@@ -1,0 +1,87 @@
+/* What happens around the products of gemm.c: rows of sixteen channels are fetched from a BLOCKED16
+ * tensor and put back, weights are packed into panels. */
+#include "kernels.h"
+#include "simd.h"
+
+/* y(rows, 16) = the rows of x that stand at `at` (counted in rows); at -1, outside the image, 0. */
+void KERNEL(gather_rows)(float *y, const float *x, const int64_t *at, int64_t rows)
+{
+    for (int64_t row = 0; row < rows; row++, y += ATTN_LANES)
+        for (int part = 0; part < ATTN_LANES; part += VL)
+            vstore(y + part, at[row] < 0 ? vzero() : vload(x + at[row] * ATTN_LANES + part));
+}
+
+/* The rows of y at `at` (or, where that is NULL, all in order) = relu(x(rows, 16) + bias(16) +
+ * residual's rows at the same places). bias and residual may be NULL; x may be y itself. */
+void KERNEL(store_rows)(float *y, const int64_t *at, const float *x, int64_t rows,
+                        const float *bias, const float *residual, bool relu)
+{
+    for (int part = 0; part < ATTN_LANES; part += VL) {
+        vf b = bias ? vload(bias + part) : vzero();
+        for (int64_t row = 0; row < rows; row++) {
+            int64_t place = (at ? at[row] : row) * ATTN_LANES + part;
+            vf v = vload(x + row * ATTN_LANES + part) + b;
+            if (residual)
+                v += vload(residual + place);
+            if (relu)
+                v = vmax(vzero(), v); /* NaN stays */
+            vstore(y + place, v);
+        }
+    }
+}
+
+/* panel(depth, width) = w[d * depth_stride + i * width_stride]. */
+void KERNEL(pack_panel)(float *panel, const float *w, int64_t depth_stride, int64_t width_stride,
+                        int64_t depth, int64_t width)
+{
+    enum { STRIP = 16 }; /* reads come along the rows of w, writes stay within a few lines */
+    for (int64_t begin = 0; begin < depth; begin += STRIP) {
+        int64_t end = attn_min(depth, begin + STRIP);
+        for (int64_t i = 0; i < width; i++)
+            for (int64_t d = begin; d < end; d++)
+                panel[d * width + i] = w[d * depth_stride + i * width_stride];
+    }
+}
+
+/* The way back: w[...] = the sum of `parts` panels that stand `part_stride` apart, in their order. */
+void KERNEL(unpack_panel)(float *w, const float *panel, int64_t part_stride, int64_t parts,
+                          int64_t depth_stride, int64_t width_stride, int64_t depth, int64_t width)
+{
+    enum { STRIP = 16 };
+    for (int64_t begin = 0; begin < depth; begin += STRIP) {
+        float sum[STRIP * ATTN_PANEL];
+        int64_t count = attn_min(STRIP, depth - begin) * width;
+        const float *part = panel + begin * width;
+        for (int64_t j = 0; j < count; j += VL) {
+            vf total = vload(part + j);
+            for (int64_t p = 1; p < parts; p++)
+                total += vload(part + p * part_stride + j);
+            vstore(sum + j, total);
+        }
+        for (int64_t i = 0; i < width; i++)
+            for (int64_t d = 0; d < count / width; d++)
+                w[(begin + d) * depth_stride + i * width_stride] = sum[d * width + i];
+    }
+}
+
+/* sums(16) = the sum over `images` images, `image_step` floats apart, of `rows` rows each. Rows are
+ * added up an image at a time: the rounding error grows with rows + images, not with their product. */
+void KERNEL(sum_rows)(float *sums, const float *x, int64_t image_step, int64_t images, int64_t rows)
+{
+    for (int part = 0; part < ATTN_LANES; part += VL) {
+        vf total = vzero();
+        for (int64_t n = 0; n < images; n++) {
+            const float *image = x + n * image_step + part;
+            vf even = vzero(), odd = vzero();
+            int64_t row = 0;
+            for (; row + 1 < rows; row += 2) {
+                even += vload(image + row * ATTN_LANES);
+                odd += vload(image + (row + 1) * ATTN_LANES);
+            }
+            if (row < rows)
+                even += vload(image + row * ATTN_LANES);
+            total += even + odd;
+        }
+        vstore(sums + part, total);
+    }
+}

@@ -1,0 +1,245 @@
+/* Convolution: y[n,k,p,q] = bias[k] + sum over c,r,s of x[n,c,p*stride-padding+r,...] weight[k,c,r,s].
+ *
+ *   x(N,C,H,W), weight(K,C/groups,R,S), bias(K) or NULL; P = (H + 2 padding - R) / stride + 1.
+ *   Layouts: as the plan's engine wants them (conv/plan.h); weights are row-major.
+ *   Saved: x in the engine's layout (only where the weight's gradient is wanted), weight (only
+ *   where x's is).
+ *   All gradients are overwritten, each computed only where it is wanted.
+ */
+#include "../conv/plan.h"
+#include "../base/threads.h"
+#include "../kernels/kernels.h"
+#include "ops.h"
+
+enum { INPUT, WEIGHT, BIAS };
+
+static attn_status check_tensor(const attn_tensor *x, int ndim, const char *name,
+                                const char *wanted)
+{
+    char text[160];
+    if (x->ndim != ndim)
+        return attn_fail(ATTN_BAD_VALUE, "conv2d: %s has shape %s, expected %s", name,
+                         attn_shape_text(text, x->ndim, x->shape), wanted);
+    return ATTN_OK;
+}
+
+static attn_status check_options(const attn_convolution_options *o)
+{
+    for (int a = 0; a < 2; a++) {
+        if (o->stride[a] < 1)
+            return attn_fail(ATTN_BAD_VALUE, "conv2d: stride is (%lld, %lld), expected 1 or more",
+                             (long long)o->stride[0], (long long)o->stride[1]);
+        if (o->padding[a] < 0)
+            return attn_fail(ATTN_BAD_VALUE, "conv2d: padding is (%lld, %lld), expected 0 or more",
+                             (long long)o->padding[0], (long long)o->padding[1]);
+    }
+    if (o->groups < 1)
+        return attn_fail(ATTN_BAD_VALUE, "conv2d: groups is %lld, expected 1 or more",
+                         (long long)o->groups);
+    return ATTN_OK;
+}
+
+static attn_status check_channels(const attn_tensor *x, const attn_tensor *weight, int64_t groups)
+{
+    char x_text[160], weight_text[160];
+    attn_shape_text(x_text, x->ndim, x->shape);
+    attn_shape_text(weight_text, weight->ndim, weight->shape);
+    if (x->shape[1] % groups != 0 || weight->shape[0] % groups != 0)
+        return attn_fail(ATTN_BAD_VALUE,
+                         "conv2d: groups is %lld, which must divide the channels of x %s and the "
+                         "output channels of weight %s",
+                         (long long)groups, x_text, weight_text);
+    if (weight->shape[1] != x->shape[1] / groups)
+        return attn_fail(ATTN_BAD_VALUE,
+                         "conv2d: weight has shape %s, expected (K, %lld, R, S) for x of shape %s "
+                         "in %lld group%s",
+                         weight_text, (long long)(x->shape[1] / groups), x_text, (long long)groups,
+                         groups == 1 ? "" : "s");
+    return ATTN_OK;
+}
+
+/* The sizes of all operands, or what is wrong with them. */
+static attn_status find_shape(attn_conv_shape *s, const attn_tensor *x, const attn_tensor *weight,
+                              const attn_convolution_options *o)
+{
+    ATTN_TRY(check_tensor(x, 4, "x", "(N, C, H, W)"));
+    ATTN_TRY(check_tensor(weight, 4, "weight", "(K, C / groups, R, S)"));
+    ATTN_TRY(check_options(o));
+    ATTN_TRY(check_channels(x, weight, o->groups));
+    *s = (attn_conv_shape){
+        .N = x->shape[0], .C = x->shape[1], .H = x->shape[2], .W = x->shape[3],
+        .K = weight->shape[0], .R = weight->shape[2], .S = weight->shape[3],
+        .stride = {o->stride[0], o->stride[1]}, .padding = {o->padding[0], o->padding[1]},
+        .groups = o->groups,
+    };
+    int64_t height = s->H + 2 * s->padding[0], width = s->W + 2 * s->padding[1];
+    if (s->R < 1 || s->S < 1 || s->R > height || s->S > width)
+        return attn_fail(ATTN_BAD_VALUE,
+                         "conv2d: the kernel is %lld x %lld, expected at least 1 x 1 and at most "
+                         "%lld x %lld, the size of x with its padding of (%lld, %lld)",
+                         (long long)s->R, (long long)s->S, (long long)height, (long long)width,
+                         (long long)s->padding[0], (long long)s->padding[1]);
+    s->P = (height - s->R) / s->stride[0] + 1;
+    s->Q = (width - s->S) / s->stride[1] + 1;
+    return ATTN_OK;
+}
+
+static attn_status check_bias(const attn_tensor *bias, int64_t K)
+{
+    char text[160];
+    if (bias && (bias->ndim != 1 || bias->shape[0] != K))
+        return attn_fail(ATTN_BAD_VALUE, "conv2d: bias has shape %s, expected (%lld,)",
+                         attn_shape_text(text, bias->ndim, bias->shape), (long long)K);
+    return ATTN_OK;
+}
+
+/* *y = the convolution; used[] = x and weight in the layouts in which they were read. All three are
+ * new references. */
+static attn_status run_forward(attn_tensor **y, attn_tensor *used[2], const attn_conv_plan *plan,
+                               attn_tensor *x, attn_tensor *weight, attn_tensor *bias,
+                               attn_tensor *residual, bool relu)
+{
+    const attn_conv_shape *s = &plan->shape;
+    const attn_conv_engine *engine = plan->engine;
+    attn_tensor *out = NULL, *in = NULL, *weights = NULL, *added = NULL;
+    attn_status status = ATTN_OK;
+    ATTN_GOTO(attn_tensor_as(&in, x, engine->layout_x));
+    ATTN_GOTO(attn_tensor_as_plain(&weights, weight));
+    if (residual)
+        ATTN_GOTO(attn_tensor_as(&added, residual, engine->layout_y));
+    ATTN_GOTO(attn_tensor_empty(&out, 4, (int64_t[]){s->N, s->K, s->P, s->Q}, engine->layout_y));
+    attn_conv_finish finish = {bias ? attn_data(bias) : NULL, added ? attn_data(added) : NULL, relu};
+    ATTN_GOTO(attn_conv_forward(plan, attn_data(out), attn_data(in), attn_data(weights), &finish));
+    *y = attn_tensor_retain(out);
+    used[INPUT] = attn_tensor_retain(in);
+    used[WEIGHT] = attn_tensor_retain(weights);
+done:
+    attn_tensor_release(out);
+    attn_tensor_release(added);
+    attn_tensor_release(weights);
+    attn_tensor_release(in);
+    return status;
+}
+
+/* dbias(K) = dy summed over images and pixels: one task a block of 16 channels (or one channel), so
+ * that the order of the sum is always the same. */
+typedef struct {
+    float *dbias;
+    const float *dy;
+    int64_t N, K, pixels;
+} bias_job;
+
+static void bias_blocked(void *context, int64_t block, int worker)
+{
+    (void)worker;
+    const bias_job *j = context;
+    attn_kernel->sum_rows(j->dbias + block * ATTN_LANES, j->dy + block * j->pixels * ATTN_LANES,
+                          j->K * j->pixels, j->N, j->pixels);
+}
+
+static void bias_plain(void *context, int64_t k, int worker)
+{
+    (void)worker;
+    const bias_job *j = context;
+    double sum = 0.0;
+    for (int64_t n = 0; n < j->N; n++) {
+        const float *plane = j->dy + (n * j->K + k) * j->pixels;
+        for (int64_t i = 0; i < j->pixels; i++)
+            sum += plane[i];
+    }
+    j->dbias[k] = (float)sum;
+}
+
+static attn_status bias_gradient(attn_tensor **dbias, const attn_conv_shape *s,
+                                 const attn_tensor *dy)
+{
+    ATTN_TRY(attn_tensor_empty(dbias, 1, &s->K, ATTN_PLAIN));
+    bias_job job = {attn_data(*dbias), attn_data(dy), s->N, s->K, s->P * s->Q};
+    if (dy->layout == ATTN_BLOCKED16)
+        attn_parallel(bias_blocked, &job, s->K / ATTN_LANES);
+    else
+        attn_parallel(bias_plain, &job, s->K);
+    return ATTN_OK;
+}
+
+static attn_status convolution_backward(attn_node *node, attn_tensor *const *dy, attn_tensor **dx)
+{
+    const attn_conv_plan *plan = node->parameters;
+    const attn_conv_shape *s = &plan->shape;
+    attn_tensor *x = node->saved[INPUT], *weight = node->saved[WEIGHT], *gradient = NULL;
+    ATTN_TRY(attn_tensor_as(&gradient, dy[0], plan->engine->layout_y));
+    attn_status status = ATTN_OK;
+    if (attn_node_wants(node, BIAS))
+        ATTN_GOTO(bias_gradient(&dx[BIAS], s, gradient));
+    attn_conv_gradients operands = {.dy = attn_data(gradient)};
+    if (attn_node_wants(node, INPUT)) {
+        ATTN_GOTO(attn_tensor_empty(&dx[INPUT], 4, (int64_t[]){s->N, s->C, s->H, s->W},
+                                    plan->engine->layout_x));
+        operands.dx = attn_data(dx[INPUT]);
+        operands.weight = attn_data(weight);
+    }
+    if (attn_node_wants(node, WEIGHT)) {
+        ATTN_GOTO(attn_tensor_empty(&dx[WEIGHT], 4,
+                                    (int64_t[]){s->K, s->C / s->groups, s->R, s->S}, ATTN_PLAIN));
+        operands.dweight = attn_data(dx[WEIGHT]);
+        operands.x = attn_data(x);
+    }
+    if (operands.dx || operands.dweight)
+        ATTN_GOTO(attn_conv_backward(plan, &operands));
+done:
+    attn_tensor_release(gradient);
+    return status;
+}
+
+/* The plan itself is the node's parameters: the backward runs as it was laid out. */
+static const attn_operation convolution_op = {
+    "conv2d", convolution_backward, sizeof(attn_conv_plan),
+};
+
+attn_status attn_convolution(attn_tensor **y, attn_tensor *x, attn_tensor *weight,
+                             attn_tensor *bias, const attn_convolution_options *options)
+{
+    attn_conv_shape shape;
+    ATTN_TRY(find_shape(&shape, x, weight, options));
+    ATTN_TRY(check_bias(bias, shape.K));
+    attn_conv_plan plan;
+    attn_conv_plan_make(&plan, &shape);
+    attn_tensor *out = NULL, *used[2];
+    ATTN_TRY(run_forward(&out, used, &plan, x, weight, bias, NULL, false));
+    attn_tensor *inputs[] = {[INPUT] = x, [WEIGHT] = weight, [BIAS] = bias};
+    attn_tensor *saved[] = {[INPUT] = weight->variable ? used[INPUT] : NULL,
+                            [WEIGHT] = x->variable ? used[WEIGHT] : NULL};
+    attn_status status = attn_record(&convolution_op, 3, inputs, 1, &out, &plan, saved, 2);
+    attn_tensor_release(used[INPUT]);
+    attn_tensor_release(used[WEIGHT]);
+    if (status != ATTN_OK) {
+        attn_tensor_release(out);
+        return status;
+    }
+    *y = out;
+    return ATTN_OK;
+}
+
+attn_status attn_convolution_fused(attn_tensor **y, attn_tensor *x, attn_tensor *weight,
+                                   attn_tensor *bias, attn_tensor *residual, bool relu,
+                                   const attn_convolution_options *options)
+{
+    attn_conv_shape shape;
+    char got[160], wanted[160];
+    ATTN_TRY(find_shape(&shape, x, weight, options));
+    ATTN_TRY(check_bias(bias, shape.K));
+    int64_t out_shape[] = {shape.N, shape.K, shape.P, shape.Q};
+    if (residual && (residual->ndim != 4 || residual->shape[0] != shape.N ||
+                     residual->shape[1] != shape.K || residual->shape[2] != shape.P ||
+                     residual->shape[3] != shape.Q))
+        return attn_fail(ATTN_BAD_VALUE, "conv2d: residual has shape %s, expected %s",
+                         attn_shape_text(got, residual->ndim, residual->shape),
+                         attn_shape_text(wanted, 4, out_shape));
+    attn_conv_plan plan;
+    attn_conv_plan_make(&plan, &shape);
+    attn_tensor *used[2];
+    ATTN_TRY(run_forward(y, used, &plan, x, weight, bias, residual, relu));
+    attn_tensor_release(used[INPUT]);
+    attn_tensor_release(used[WEIGHT]);
+    return ATTN_OK;
+}
