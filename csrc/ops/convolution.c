@@ -6,90 +6,36 @@
  *   where x's is).
  *   All gradients are overwritten, each computed only where it is wanted.
  */
-#include "../conv/plan.h"
 #include "../base/threads.h"
+#include "../conv/plan.h"
 #include "../kernels/kernels.h"
-#include "ops.h"
+
+#include <string.h>
 
 enum { INPUT, WEIGHT, BIAS };
 
-static attn_status check_tensor(const attn_tensor *x, int ndim, const char *name,
-                                const char *wanted)
+static attn_status make_plan(attn_conv_plan *plan, const attn_tensor *x, const attn_tensor *weight,
+                             const attn_tensor *bias, const attn_convolution_options *options)
 {
     char text[160];
-    if (x->ndim != ndim)
-        return attn_fail(ATTN_BAD_VALUE, "conv2d: %s has shape %s, expected %s", name,
-                         attn_shape_text(text, x->ndim, x->shape), wanted);
-    return ATTN_OK;
-}
-
-static attn_status check_options(const attn_convolution_options *o)
-{
-    for (int a = 0; a < 2; a++) {
-        if (o->stride[a] < 1)
-            return attn_fail(ATTN_BAD_VALUE, "conv2d: stride is (%lld, %lld), expected 1 or more",
-                             (long long)o->stride[0], (long long)o->stride[1]);
-        if (o->padding[a] < 0)
-            return attn_fail(ATTN_BAD_VALUE, "conv2d: padding is (%lld, %lld), expected 0 or more",
-                             (long long)o->padding[0], (long long)o->padding[1]);
-    }
-    if (o->groups < 1)
-        return attn_fail(ATTN_BAD_VALUE, "conv2d: groups is %lld, expected 1 or more",
-                         (long long)o->groups);
-    return ATTN_OK;
-}
-
-static attn_status check_channels(const attn_tensor *x, const attn_tensor *weight, int64_t groups)
-{
-    char x_text[160], weight_text[160];
-    attn_shape_text(x_text, x->ndim, x->shape);
-    attn_shape_text(weight_text, weight->ndim, weight->shape);
-    if (x->shape[1] % groups != 0 || weight->shape[0] % groups != 0)
-        return attn_fail(ATTN_BAD_VALUE,
-                         "conv2d: groups is %lld, which must divide the channels of x %s and the "
-                         "output channels of weight %s",
-                         (long long)groups, x_text, weight_text);
-    if (weight->shape[1] != x->shape[1] / groups)
-        return attn_fail(ATTN_BAD_VALUE,
-                         "conv2d: weight has shape %s, expected (K, %lld, R, S) for x of shape %s "
-                         "in %lld group%s",
-                         weight_text, (long long)(x->shape[1] / groups), x_text, (long long)groups,
-                         groups == 1 ? "" : "s");
-    return ATTN_OK;
-}
-
-/* The sizes of all operands, or what is wrong with them. */
-static attn_status find_shape(attn_conv_shape *s, const attn_tensor *x, const attn_tensor *weight,
-                              const attn_convolution_options *o)
-{
-    ATTN_TRY(check_tensor(x, 4, "x", "(N, C, H, W)"));
-    ATTN_TRY(check_tensor(weight, 4, "weight", "(K, C / groups, R, S)"));
-    ATTN_TRY(check_options(o));
-    ATTN_TRY(check_channels(x, weight, o->groups));
-    *s = (attn_conv_shape){
-        .N = x->shape[0], .C = x->shape[1], .H = x->shape[2], .W = x->shape[3],
-        .K = weight->shape[0], .R = weight->shape[2], .S = weight->shape[3],
-        .stride = {o->stride[0], o->stride[1]}, .padding = {o->padding[0], o->padding[1]},
-        .groups = o->groups,
-    };
-    int64_t height = s->H + 2 * s->padding[0], width = s->W + 2 * s->padding[1];
-    if (s->R < 1 || s->S < 1 || s->R > height || s->S > width)
-        return attn_fail(ATTN_BAD_VALUE,
-                         "conv2d: the kernel is %lld x %lld, expected at least 1 x 1 and at most "
-                         "%lld x %lld, the size of x with its padding of (%lld, %lld)",
-                         (long long)s->R, (long long)s->S, (long long)height, (long long)width,
-                         (long long)s->padding[0], (long long)s->padding[1]);
-    s->P = (height - s->R) / s->stride[0] + 1;
-    s->Q = (width - s->S) / s->stride[1] + 1;
-    return ATTN_OK;
-}
-
-static attn_status check_bias(const attn_tensor *bias, int64_t K)
-{
-    char text[160];
-    if (bias && (bias->ndim != 1 || bias->shape[0] != K))
+    attn_conv_shape shape;
+    ATTN_TRY(attn_conv_shape_find(&shape, x->ndim, x->shape, weight->ndim, weight->shape, options));
+    if (bias && (bias->ndim != 1 || bias->shape[0] != shape.K))
         return attn_fail(ATTN_BAD_VALUE, "conv2d: bias has shape %s, expected (%lld,)",
-                         attn_shape_text(text, bias->ndim, bias->shape), (long long)K);
+                         attn_shape_text(text, bias->ndim, bias->shape), (long long)shape.K);
+    attn_conv_plan_make(plan, &shape);
+    return ATTN_OK;
+}
+
+static attn_status check_residual(const attn_tensor *residual, const attn_conv_shape *s)
+{
+    char got[160], wanted[160];
+    const int64_t shape[] = {s->N, s->K, s->P, s->Q};
+    if (residual &&
+        (residual->ndim != 4 || memcmp(residual->shape, shape, sizeof shape) != 0))
+        return attn_fail(ATTN_BAD_VALUE, "conv2d: residual has shape %s, expected %s",
+                         attn_shape_text(got, residual->ndim, residual->shape),
+                         attn_shape_text(wanted, 4, shape));
     return ATTN_OK;
 }
 
@@ -199,11 +145,8 @@ static const attn_operation convolution_op = {
 attn_status attn_convolution(attn_tensor **y, attn_tensor *x, attn_tensor *weight,
                              attn_tensor *bias, const attn_convolution_options *options)
 {
-    attn_conv_shape shape;
-    ATTN_TRY(find_shape(&shape, x, weight, options));
-    ATTN_TRY(check_bias(bias, shape.K));
     attn_conv_plan plan;
-    attn_conv_plan_make(&plan, &shape);
+    ATTN_TRY(make_plan(&plan, x, weight, bias, options));
     attn_tensor *out = NULL, *used[2];
     ATTN_TRY(run_forward(&out, used, &plan, x, weight, bias, NULL, false));
     attn_tensor *inputs[] = {[INPUT] = x, [WEIGHT] = weight, [BIAS] = bias};
@@ -224,19 +167,9 @@ attn_status attn_convolution_fused(attn_tensor **y, attn_tensor *x, attn_tensor 
                                    attn_tensor *bias, attn_tensor *residual, bool relu,
                                    const attn_convolution_options *options)
 {
-    attn_conv_shape shape;
-    char got[160], wanted[160];
-    ATTN_TRY(find_shape(&shape, x, weight, options));
-    ATTN_TRY(check_bias(bias, shape.K));
-    int64_t out_shape[] = {shape.N, shape.K, shape.P, shape.Q};
-    if (residual && (residual->ndim != 4 || residual->shape[0] != shape.N ||
-                     residual->shape[1] != shape.K || residual->shape[2] != shape.P ||
-                     residual->shape[3] != shape.Q))
-        return attn_fail(ATTN_BAD_VALUE, "conv2d: residual has shape %s, expected %s",
-                         attn_shape_text(got, residual->ndim, residual->shape),
-                         attn_shape_text(wanted, 4, out_shape));
     attn_conv_plan plan;
-    attn_conv_plan_make(&plan, &shape);
+    ATTN_TRY(make_plan(&plan, x, weight, bias, options));
+    ATTN_TRY(check_residual(residual, &plan.shape));
     attn_tensor *used[2];
     ATTN_TRY(run_forward(y, used, &plan, x, weight, bias, residual, relu));
     attn_tensor_release(used[INPUT]);

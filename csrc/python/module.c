@@ -4,6 +4,7 @@
 
 #include "../base/cpu.h"
 #include "../base/threads.h"
+#include "../conv/plan.h"
 
 /* Asked between operations of a backward walk, without the GIL held: has Ctrl-C been pressed? */
 static bool python_interrupted(void)
@@ -19,6 +20,7 @@ static PyMethodDef *const tables[] = {
     bind_elementwise_functions,
     bind_shape_functions,
     bind_dense_functions,
+    bind_convolution_functions,
     bind_data_functions,
     bind_optim_functions,
     bind_system_functions,
@@ -32,6 +34,8 @@ static int execute(PyObject *module)
     }
     import_array1(-1);
     attn_status status = attn_isa_select(getenv("ATTNNET_ISA"));
+    if (status == ATTN_OK)
+        status = attn_conv_force(getenv("ATTNNET_CONVOLUTION"));
     if (status != ATTN_OK) {
         PyErr_SetString(PyExc_ImportError, attn_message());
         return -1;

@@ -1,0 +1,112 @@
+/* Convolution, and what its tests and tools need to know of its plans. */
+#include "binding.h"
+
+#include "../conv/plan.h"
+
+static void take_options(arguments *a, attn_convolution_options *options)
+{
+    take_exact_ints(a, "stride", options->stride, 2);
+    take_exact_ints(a, "padding", options->padding, 2);
+    options->groups = take_int(a, "groups");
+}
+
+static PyObject *py_conv2d(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("conv2d");
+    attn_tensor *x = take_tensor(&a, "x"), *weight = take_tensor(&a, "weight");
+    attn_tensor *bias = take_optional_tensor(&a, "bias");
+    attn_convolution_options options = {0};
+    take_options(&a, &options);
+    if (!take_end(&a))
+        return NULL;
+    attn_tensor *y = NULL;
+    attn_status status;
+    WITHOUT_GIL(status = attn_convolution(&y, x, weight, bias, &options));
+    return give(status, y);
+}
+
+static PyObject *py_conv2d_fused(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("conv2d_fused");
+    attn_tensor *x = take_tensor(&a, "x"), *weight = take_tensor(&a, "weight");
+    attn_tensor *bias = take_optional_tensor(&a, "bias");
+    attn_tensor *residual = take_optional_tensor(&a, "residual");
+    bool relu = take_bool(&a, "relu");
+    attn_convolution_options options = {0};
+    take_options(&a, &options);
+    if (!take_end(&a))
+        return NULL;
+    attn_tensor *y = NULL;
+    attn_status status;
+    WITHOUT_GIL(status = attn_convolution_fused(&y, x, weight, bias, residual, relu, &options));
+    return give(status, y);
+}
+
+/* (x shape, weight shape, stride, padding, groups) -> what the engine would do, as a dict. */
+static PyObject *py_convolution_plan(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("convolution_plan");
+    int64_t x[ATTN_MAX_DIMS], weight[ATTN_MAX_DIMS];
+    int x_ndim = take_ints(&a, "x_shape", x, ATTN_MAX_DIMS);
+    int weight_ndim = take_ints(&a, "weight_shape", weight, ATTN_MAX_DIMS);
+    attn_convolution_options options = {0};
+    take_options(&a, &options);
+    if (!take_end(&a))
+        return NULL;
+    attn_conv_shape shape;
+    attn_status status = attn_conv_shape_find(&shape, x_ndim, x, weight_ndim, weight, &options);
+    if (status != ATTN_OK)
+        return report(status);
+    attn_conv_plan plan;
+    attn_conv_plan_make(&plan, &shape);
+    const long long bytes = sizeof(float);
+    return Py_BuildValue(
+        "{s:s,s:L,s:L,s:L,s:O,s:(LL),s:(LL)}", "algorithm", plan.engine->name, "block",
+        (long long)plan.block, "parts", (long long)plan.parts, "splits", (long long)plan.splits,
+        "by_channels", plan.by_channels ? Py_True : Py_False, "forward_bytes",
+        bytes * plan.forward.shared, bytes * plan.forward.worker, "backward_bytes",
+        bytes * plan.backward.shared, bytes * plan.backward.worker);
+}
+
+static PyObject *py_set_convolution_algorithm(PyObject *module, PyObject *const *args,
+                                              Py_ssize_t count)
+{
+    ARGUMENTS("set_convolution_algorithm");
+    PyObject *name = take_object(&a, "name");
+    const char *text = NULL;
+    if (name && name != Py_None) {
+        a.at--;
+        text = take_text(&a, "name");
+    }
+    if (!take_end(&a))
+        return NULL;
+    attn_status status = attn_conv_force(text);
+    if (status != ATTN_OK)
+        return report(status);
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_convolution_algorithms(PyObject *module, PyObject *const *args,
+                                           Py_ssize_t count)
+{
+    ARGUMENTS("convolution_algorithms");
+    if (!take_end(&a))
+        return NULL;
+    PyObject *names = PyList_New(0);
+    for (int i = 0; names && attn_conv_engine_name(i); i++) {
+        PyObject *name = PyUnicode_FromString(attn_conv_engine_name(i));
+        if (!name || PyList_Append(names, name) < 0)
+            Py_CLEAR(names);
+        Py_XDECREF(name);
+    }
+    return names;
+}
+
+PyMethodDef bind_convolution_functions[] = {
+    FAST("conv2d", py_conv2d),
+    FAST("conv2d_fused", py_conv2d_fused),
+    FAST("convolution_plan", py_convolution_plan),
+    FAST("set_convolution_algorithm", py_set_convolution_algorithm),
+    FAST("convolution_algorithms", py_convolution_algorithms),
+    {0},
+};
