@@ -30,7 +30,7 @@ attn_extent attn_extent_of(int ndim, const int64_t *shape, attn_layout layout)
 attn_extent attn_extent_broadcast(const attn_tensor *operand, int ndim, const int64_t *shape,
                                   attn_layout layout)
 {
-    int64_t own[ATTN_MAX_DIMS];
+    int64_t own[ATTN_MAX_DIMS] = {0};
     int missing = ndim - operand->ndim;
     for (int i = 0; i < ndim; i++)
         own[i] = i < missing ? 1 : operand->shape[i - missing];
