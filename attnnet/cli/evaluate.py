@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", metavar="NAME", help="default: what it was trained on")
     parser.add_argument("--data", metavar="PATH", help="folder of the data set's files")
     parser.add_argument(
+        "--image-size", type=int, metavar="N", help="pixels that images of folder:PATH get"
+    )
+    parser.add_argument(
         "--split", choices=("test", "train"), default="test", metavar="NAME",
         help="test (default) or train",
     )  # fmt: skip
@@ -58,10 +61,9 @@ def _dataset(args: argparse.Namespace, model: Module) -> Dataset:
         ValueError: an unknown data set, or none is known.
         DataError: the images are missing, or have other classes than the model.
     """
-    from .. import data
     from ..errors import DataError
     from ..training.names import check_dataset
-    from ..training.setup import at_most
+    from ..training.setup import at_most, load_named
 
     recipe = getattr(model, "recipe", None)
     name, limit, seed = args.dataset, args.limit, 0
@@ -72,7 +74,8 @@ def _dataset(args: argparse.Namespace, model: Module) -> Dataset:
         if limit is None:
             limit = recipe.limit_test if args.split == "test" else recipe.limit_train
     check_dataset(name)
-    train, test = data.load(name, root=args.data)
+    size = getattr(recipe, "image_size", None) if args.dataset is None else args.image_size
+    train, test = load_named(name, args.data, limit, limit, size)
     dataset = at_most(test if args.split == "test" else train, limit, seed)
     known = getattr(model, "class_names", None)
     if known is not None and list(known) != list(dataset.classes):

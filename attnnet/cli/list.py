@@ -6,13 +6,6 @@ import argparse
 import inspect
 from collections.abc import Callable
 
-_DATA = {
-    "shapes": "ten classes of objects with masks, made on the spot; no download",
-    "cifar10": "60,000 photographs of 32 x 32 pixels in 10 classes",
-    "cifar100": "60,000 photographs of 32 x 32 pixels in 100 classes",
-    "folder:PATH": "your own images: a folder a class, under PATH",
-}
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
@@ -52,6 +45,12 @@ def _blocks() -> dict[str, str]:
     return {name: find_block(name).summary for name in list_blocks()}
 
 
+def _data() -> dict[str, str]:
+    from ..data import DATASETS
+
+    return dict(DATASETS)
+
+
 def _presets() -> dict[str, str]:
     from ..training.presets import list_presets, preset_summary
 
@@ -61,6 +60,6 @@ def _presets() -> dict[str, str]:
 _LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "models": _models,
     "blocks": _blocks,
-    "data": lambda: dict(_DATA),
+    "data": _data,
     "presets": _presets,
 }

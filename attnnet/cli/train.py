@@ -17,7 +17,8 @@ running step, writes a checkpoint and says how to go on; a second one stops at o
 # Every field of a recipe is an option; these are the groups that --help shows them in.
 _GROUPS: dict[str, tuple[str, ...]] = {
     "network and data": (
-        "arch", "block", "dataset", "limit_train", "limit_test", "validation", "mean", "std",
+        "arch", "block", "dataset", "image_size", "limit_train", "limit_test", "validation", "mean",
+        "std",
     ),
     "training": (
         "epochs", "batch_size", "optimizer", "lr", "momentum", "nesterov", "weight_decay",

@@ -9,8 +9,6 @@ from ..errors import unknown_name
 if TYPE_CHECKING:
     from .recipe import Recipe
 
-DATASETS = ("shapes", "cifar10", "cifar100", "folder:PATH")
-
 
 def check_names(recipe: Recipe, own_data: bool = False, own_model: bool = False) -> None:
     """See ``Recipe.check_names``; what the user brings along needs no name."""
@@ -30,5 +28,8 @@ def check_dataset(name: str) -> None:
     Raises:
         ValueError: it does not exist; the message gives the nearest match.
     """
-    if name not in DATASETS[:-1] and not name.startswith("folder:"):
-        raise unknown_name("dataset", name, DATASETS)
+    from ..data import DATASETS
+
+    plain = name.lower().replace("-", "").replace("_", "")
+    if plain not in DATASETS and not plain.startswith("folder:"):
+        raise unknown_name("data set", name, DATASETS)

@@ -144,6 +144,7 @@ _FIELDS: dict[str, tuple[Callable[[str, Any], Any], str]] = {
     "arch": (_text(), "network, for example resnet18 or vgg19"),
     "block": (_text(True), "attention placement, for example NEW_12 or CBAM_1+SE_34; none: base"),
     "dataset": (_text(), "shapes, cifar10, cifar100 or folder:PATH"),
+    "image_size": (_whole(1, True), "pixels that images of folder:PATH are brought to; default 32"),
     "epochs": (_whole(1), "passes over the training images"),
     "batch_size": (_whole(1), "images a step"),
     "optimizer": (_one_of("sgd", "adamw"), "sgd or adamw"),
@@ -183,6 +184,7 @@ class Recipe:
         arch: network, a name that ``attnnet.list_models()`` gives.
         block: attention placement such as ``"NEW_12"`` or ``"CBAM_1+SE_34"``; None: base network.
         dataset: ``"shapes"``, ``"cifar10"``, ``"cifar100"`` or ``"folder:PATH"``.
+        image_size: side in pixels that the images of ``folder:PATH`` are brought to; None: 32.
         epochs: passes over the training images.
         batch_size: images a step; the last, smaller batch of an epoch is used too.
         optimizer: ``"sgd"`` or ``"adamw"``.
@@ -220,6 +222,7 @@ class Recipe:
     arch: str = "resnet18"
     block: str | None = "NEW_12"
     dataset: str = "shapes"
+    image_size: int | None = None
     epochs: int = 6
     batch_size: int = 64
     optimizer: str = "sgd"

@@ -1,8 +1,4 @@
-"""From a recipe to an optimiser and the learning rate of every step.
-
-The rate is a pure function of the place in the training, so a resumed training needs no state of
-the schedule beyond that place, and a changed number of epochs changes nothing that is done.
-"""
+"""From a recipe to an optimiser and the learning rate of every step."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..nn import Module
-    from ..optim import Optimizer
+    from ..optim import Optimizer, Schedule
     from .recipe import Recipe
 
 
@@ -31,52 +27,68 @@ def make_optimizer(recipe: Recipe, model: Module) -> Optimizer:
     )
 
 
-def learning_rate(recipe: Recipe, epoch: int, batch: int, batches: int) -> float:
-    """The learning rate of one step.
+class Plan:
+    """The learning rate of every step of a training.
 
-    ``step``, ``multistep``, ``cosine`` and ``constant`` change at the start of an epoch, as in the
-    study; ``onecycle`` and the warm-up change every step. With a warm-up of w epochs the rate of
-    step s is at most lr * (s + 1) / (w * batches).
+    The rate depends on the place in the training alone, so that a resumed training needs no state
+    of the schedule, and one that goes on for more epochs follows the longer schedule.
+
+    ``step``, ``multistep``, ``cosine`` and ``constant`` change when an epoch begins, as in the
+    study; ``onecycle`` changes with every step. Before the former, a warm-up rises in a straight
+    line from one step's share of ``lr``.
 
     Args:
         recipe: the schedule and its options.
-        epoch: from 0.
-        batch: place in the epoch, from 0.
+        optimizer: whose rates are set.
         batches: steps in an epoch.
     """
-    done = epoch + batch / batches
-    if recipe.schedule == "onecycle":
-        return _one_cycle(recipe, done, batches)
-    rate = _by_epoch(recipe, epoch)
-    if done < recipe.warmup_epochs:
-        rate = min(rate, recipe.lr * (done * batches + 1) / (recipe.warmup_epochs * batches))
-    return rate
 
+    def __init__(self, recipe: Recipe, optimizer: Optimizer, batches: int) -> None:
+        from .. import optim
 
-def _by_epoch(recipe: Recipe, epoch: int) -> float:
-    """The rate of an epoch without its warm-up."""
-    if recipe.schedule == "step":
-        return recipe.lr * recipe.gamma ** (epoch // recipe.step_size)
-    if recipe.schedule == "multistep":
-        return recipe.lr * recipe.gamma ** sum(epoch >= drop for drop in recipe.milestones)
-    if recipe.schedule == "cosine":
-        part = epoch / recipe.total_epochs
-        return _cosine(recipe.lr, recipe.final_lr, part)
-    return recipe.lr
+        self._optimizer, self._batches = optimizer, batches
+        self._by_step = recipe.schedule == "onecycle"
+        self._main: Schedule | None = None  # None: constant
+        self._warmup: Schedule | None = None
+        rising = round(recipe.warmup_epochs * batches)
+        if recipe.schedule == "step":
+            self._main = optim.StepLR(optimizer, recipe.step_size, recipe.gamma)
+        elif recipe.schedule == "multistep":
+            self._main = optim.MultiStepLR(optimizer, recipe.milestones, recipe.gamma)
+        elif recipe.schedule == "cosine":
+            self._main = optim.CosineAnnealingLR(optimizer, recipe.total_epochs, recipe.final_lr)
+        elif recipe.schedule == "onecycle":
+            first = recipe.lr / 25
+            self._main = optim.OneCycleLR(
+                optimizer,
+                recipe.lr,
+                total_steps=recipe.total_epochs * batches,
+                pct_start=recipe.warmup_epochs / recipe.total_epochs,
+                cycle_momentum=False,
+                div_factor=25.0,
+                final_div_factor=first / recipe.final_lr if recipe.final_lr else math.inf,
+            )
+        if rising and not self._by_step:
+            self._warmup = optim.LinearWarmup(optimizer, rising, start_factor=1 / rising)
+        self._rising = rising
+        self._lr = recipe.lr
 
+    def set(self, epoch: int, batch: int) -> float:
+        """Sets the optimiser's rate for one step, and returns it.
 
-def _one_cycle(recipe: Recipe, done: float, batches: int) -> float:
-    """Up from lr / 25 to lr over the warm-up, down to final_lr at the last step, along cosines.
-
-    Smith and Topin 2019, "Super-Convergence"; the cosine form is fastai's and PyTorch's.
-    """
-    rise, total = recipe.warmup_epochs, recipe.total_epochs
-    if done < rise:
-        return _cosine(recipe.lr / 25, recipe.lr, done / rise)
-    last = total - 1 / batches  # the last step, which has the lowest rate
-    return _cosine(recipe.lr, recipe.final_lr, (done - rise) / max(last - rise, 1e-9))
-
-
-def _cosine(start: float, end: float, part: float) -> float:
-    """From ``start`` (part 0) to ``end`` (part 1) along half a cosine."""
-    return end + (start - end) * (1 + math.cos(math.pi * min(1.0, part))) / 2
+        Args:
+            epoch: from 0.
+            batch: place in the epoch, from 0.
+        """
+        step = epoch * self._batches + batch
+        if self._warmup is not None and step < self._rising:
+            schedule, place = self._warmup, step
+        else:
+            schedule, place = self._main, step if self._by_step else epoch
+        if schedule is not None:
+            schedule.last_epoch = place
+            schedule.apply()
+        else:
+            for group in self._optimizer.param_groups:
+                group["lr"] = self._lr
+        return self._optimizer.param_groups[0]["lr"]

@@ -57,7 +57,9 @@ def load_data(
     if isinstance(source, (tuple, list)):
         train, test = source
     else:
-        train, test = data.load(recipe.dataset, root=source)
+        train, test = load_named(
+            recipe.dataset, source, recipe.limit_train, recipe.limit_test, recipe.image_size
+        )
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
             f"training images are {train.images.shape[1:]} (channels, height, width), test "
@@ -85,6 +87,34 @@ def load_data(
         seed=recipe.seed,
     )
     return TrainingData(train, held_out, test, loader)
+
+
+def load_named(
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+    image_size: int | None = None,
+) -> tuple[Dataset, Dataset]:
+    """Loads a data set by name; of ``shapes`` only as many images are made as the limits want.
+
+    Raises:
+        DataError: the data are missing or damaged.
+        ValueError: an unknown name, or an image size for data that have their own.
+    """
+    from .. import data
+
+    options: dict[str, int] = {}
+    if name.lower() == "shapes":
+        limits = {"train_count": limit_train, "test_count": limit_test}
+        options = {key: limit for key, limit in limits.items() if limit is not None}
+    elif name.lower().startswith("folder:") and image_size is not None:
+        options["image_size"] = image_size
+    elif image_size is not None:
+        raise ValueError(
+            f"recipe: image_size is for folder:PATH; the images of {name} have their own size."
+        )
+    return data.load(name, root=root, **options)
 
 
 def at_most(dataset: Dataset, most: int | None, seed: int) -> Dataset:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from ..errors import NaNLossError
 from .callbacks import BatchResult
 from .nan_check import BufferSnapshot, find_source, first_bad_gradient, first_bad_parameter
-from .schedule import learning_rate
 
 if TYPE_CHECKING:
     from ..data import Batch
@@ -27,9 +26,7 @@ def train_step(trainer: Trainer, batch: Batch) -> BatchResult:
     recipe, model, optimizer = trainer.recipe, trainer.model, trainer.optimizer
     sums, count = trainer.position.sums, len(batch.labels)
     batches = len(trainer.data.loader)
-    lr = learning_rate(recipe, trainer.epoch, trainer.batch, batches)
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    lr = trainer.plan.set(trainer.epoch, trainer.batch)
     before = BufferSnapshot(model)
     logits = model(tensor(batch.images))
     loss = functional.cross_entropy(logits, batch.labels, recipe.label_smoothing)

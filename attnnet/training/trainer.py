@@ -23,7 +23,7 @@ from .history import History
 from .interrupt import StopRequest
 from .progress import Progress
 from .recipe import Recipe
-from .schedule import learning_rate, make_optimizer
+from .schedule import Plan, make_optimizer
 from .setup import TrainingData, describe, load_data, make_model
 from .state import EpochSums, Position
 from .step import train_step
@@ -84,6 +84,7 @@ class Trainer:
         self.callbacks = CallbackList([*shown, *callbacks])
         self.model = model
         self.optimizer: Any = None
+        self.plan: Any = None
         self.history = History()
         self.source = data
         self._data: TrainingData | None = None
@@ -220,6 +221,7 @@ class Trainer:
         self.model.class_names = list(self._data.train.classes)
         self.model.normalization = (self._data.train.mean, self._data.train.std)
         optimizer = make_optimizer(self.recipe, self.model)
+        self.plan = Plan(self.recipe, optimizer, len(self._data.loader))
         self.position.random = get_rng_state()
         self._end = self.recipe.epochs
         if self.resumed_from is not None:
@@ -323,14 +325,13 @@ class Trainer:
         """Books an epoch: its row, the best so far, checkpoints and history files."""
         position, sums = self.position, self.position.sums
         split = self.data.split
-        batches = len(self.data.loader)
         row = {
             "epoch": self.epoch + 1,
             "train_loss": sums.mean_loss,
             "train_top1": sums.top1,
             f"{split}_loss": evaluation.loss,
             f"{split}_top1": evaluation.top1,
-            "lr": learning_rate(self.recipe, self.epoch, batches - 1, batches),
+            "lr": self.plan.set(self.epoch, len(self.data.loader) - 1),
             "images_per_second": sums.images / max(sums.seconds, 1e-9),
             "seconds": sums.seconds + seconds,
             "skipped": sums.skipped,
