@@ -1,0 +1,202 @@
+"""The fused path: the same numbers with and without hooks, folding, and what invalidates it."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from reference.compare import assert_close
+
+import attnnet
+from attnnet import nn
+from attnnet.nn.fused import conv_bn
+
+SEED = 21
+
+
+def make(bias=True, stride=1, channels=5):
+    """A convolution, a batch norm with non-trivial statistics, an input and a residual."""
+    attnnet.manual_seed(SEED)
+    rng = np.random.default_rng(SEED)
+    conv = nn.Conv2d(3, channels, 3, stride=stride, padding=1, bias=bias)
+    bn = nn.BatchNorm2d(channels)
+    bn.weight.copy_(rng.uniform(0.5, 2, channels))
+    bn.bias.copy_(rng.standard_normal(channels))
+    bn.running_mean.copy_(rng.standard_normal(channels))
+    bn.running_var.copy_(rng.uniform(0.5, 2, channels))
+    x = attnnet.Tensor(rng.standard_normal((2, 3, 8, 8)), requires_grad=True)
+    size = -(-8 // stride)
+    residual = attnnet.Tensor(rng.standard_normal((2, channels, size, size)), requires_grad=True)
+    return conv, bn, x, residual
+
+
+def plain(conv, bn, x, residual, relu):
+    """The definition, module by module."""
+    y = conv(x) if bn is None else bn(conv(x))
+    y = y if residual is None else y + residual
+    return y.relu() if relu else y
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("with_residual", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("with_bn", [True, False])
+@pytest.mark.parametrize("channels", [5, 16])
+def test_all_paths_agree(training, with_residual, relu, bias, with_bn, channels):
+    conv, bn, x, residual = make(bias, channels=channels)
+    bn.train(training)
+    twin_conv, twin_bn = copy.deepcopy(conv), copy.deepcopy(bn)
+    bn, twin_bn = (bn, twin_bn) if with_bn else (None, None)
+    residual = residual if with_residual else None
+    expected = plain(twin_conv, twin_bn, x, residual, relu)
+    y = conv_bn(x, conv, bn, residual, nn.ReLU() if relu else None)
+    assert_close(y, expected.numpy(), 27, f"with gradients (seed {SEED})")
+    dy = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
+    y.backward(attnnet.Tensor(dy))
+    grad = x.grad.numpy()
+    x.grad = None
+    expected.backward(attnnet.Tensor(dy))
+    assert_close(grad, x.grad.numpy(), 128, f"dx (seed {SEED})")
+    for mine, theirs in zip(conv.parameters(), twin_conv.parameters(), strict=True):
+        # A bias before a batch norm in training has a zero gradient: rounding is all there is.
+        assert_close(mine.grad, theirs.grad.numpy(), 128, "conv parameters", scale=10.0)
+    if training and with_bn:
+        assert_close(bn.running_var, twin_bn.running_var.numpy(), 128, "running variance")
+        assert bn.num_batches_tracked == 1
+        return
+    with attnnet.no_grad():
+        y = conv_bn(x, conv, bn, residual, relu)
+    assert_close(y, expected.numpy(), 27, f"folded (seed {SEED})")
+    assert not y.requires_grad
+
+
+def test_folded_weights_follow_every_write():
+    conv, bn, x, _ = make()
+    bn.eval()
+
+    def folded():
+        with attnnet.no_grad():
+            return conv_bn(x, conv, bn).numpy().copy()
+
+    first = folded()
+    kept = conv.__dict__["_folded"]
+    np.testing.assert_array_equal(folded(), first)
+    assert conv.__dict__["_folded"] is kept  # nothing changed, nothing computed
+    for tensor in (conv.weight, conv.bias, bn.weight, bn.bias, bn.running_mean, bn.running_var):
+        tensor.copy_(tensor.numpy() * 1.5 + 0.1)
+        assert not np.array_equal(folded(), first)
+        assert_close(folded(), plain(conv, bn, x, None, False).numpy(), 27)
+        first = folded()
+    conv.weight = nn.Parameter(conv.weight.numpy() * 2)
+    assert not np.array_equal(folded(), first)
+    bn.eps = 0.5
+    assert_close(folded(), plain(conv, bn, x, None, False).numpy(), 27)
+
+
+def test_training_gives_the_folded_weights_back():
+    conv, bn, x, _ = make()
+    bn.eval()
+    with attnnet.no_grad():
+        conv_bn(x, conv, bn)
+    assert conv.__dict__["_folded"] is not None
+    bn.train()
+    conv_bn(x, conv, bn)
+    assert conv.__dict__["_folded"] is None
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_hooks_see_what_fusion_hides(training):
+    conv, bn, x, residual = make(bias=False, stride=2)
+    relu = nn.ReLU()
+    bn.train(training)
+    reference = copy.deepcopy(bn)
+    values = {"conv": conv(x)}
+    values["bn"] = reference(values["conv"])
+    values["relu"] = (values["bn"] + residual).relu()
+    for name, module in (("conv", conv), ("bn", bn), ("relu", relu)):
+        seen = []
+        stats = bn.state_dict()
+        with attnnet.no_grad(), module.register_forward_hook(lambda m, i, y: seen.append(y)):  # noqa: B023
+            y = conv_bn(x, conv, bn, residual, relu)
+        assert_close(seen[0], values[name].numpy(), 27, f"{name} (seed {SEED})")
+        assert_close(y, values["relu"].numpy(), 27, f"output, {name} hooked (seed {SEED})")
+        bn.load_state_dict(stats)
+        grads = []
+        with module.register_output_grad_hook(lambda m, g: grads.append(g.numpy().copy())):  # noqa: B023
+            conv_bn(x, conv, bn, residual, relu).sum().backward()
+        assert grads[0].shape == values[name].shape and np.isfinite(grads[0]).all()
+        if name == "relu":
+            np.testing.assert_array_equal(grads[0], 1.0)
+        bn.load_state_dict(stats)
+
+
+def test_other_modules_take_the_plain_path():
+    conv, bn, x, residual = make()
+    bn.eval()
+
+    class Doubled(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x) * 2
+
+    doubled = Doubled(3, 5, 3, padding=1)
+    doubled.load_state_dict(conv.state_dict())
+    with attnnet.no_grad():
+        expected = bn(conv(x) * 2) + residual
+        assert_close(conv_bn(x, doubled, bn, residual), expected.numpy(), 27)
+        assert_close(
+            conv_bn(x, conv, nn.Identity(), None, nn.Sigmoid()), conv(x).sigmoid().numpy(), 27
+        )
+
+
+def test_sequential_fuses_groups_and_keeps_hooks():
+    attnnet.manual_seed(SEED)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 8, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4),
+    )  # fmt: skip
+    x = attnnet.Tensor(np.random.default_rng(SEED).standard_normal((2, 3, 6, 6)))
+    for part in net:
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.copy_(np.full(part.num_features, 0.3))
+    net.eval()
+    y = x
+    for part in net:
+        y = part(y)
+    assert_close(net(x), y.numpy(), 27, "with gradients")
+    with attnnet.no_grad():
+        assert_close(net(x), y.numpy(), 27, "folded")
+        assert len(net.__dict__["_plan"]) == 4
+        shapes = []
+        handles = [p.register_forward_hook(lambda m, i, o: shapes.append(o.shape)) for p in net]
+        assert_close(net(x), y.numpy(), 27, "hooked")
+        assert len(shapes) == 8
+        for handle in handles:
+            handle.remove()
+        net[4] = nn.Sigmoid()
+        assert not np.array_equal(net(x).numpy(), y.numpy())
+        del net[4]
+        assert len(net) == 7 and isinstance(net[4], nn.MaxPool2d)
+        net(x)
+        net.append(nn.Flatten())
+        assert net(x).ndim == 2
+
+
+def test_containers():
+    layers = [nn.Linear(2, 2) for _ in range(3)]
+    net = nn.Sequential({"a": layers[0], "b": nn.ReLU()})
+    assert list(net.state_dict()) == ["a.weight", "a.bias"] and net[-1] is net.b
+    assert [type(m).__name__ for m in net[1:]] == ["ReLU"]
+    listed = nn.ModuleList(layers[:2])
+    listed.insert(0, layers[2])
+    assert list(listed) == [layers[2], *layers[:2]] and listed[1:][0] is layers[0]
+    assert len(list(listed.parameters())) == 6
+    with pytest.raises(IndexError, match="out of range for ModuleList of 3"):
+        listed[3]
+    with pytest.raises(TypeError, match="index must be an int"):
+        net["a"]
+    with pytest.raises(TypeError, match="no forward"):
+        listed(1)
+    empty = nn.Sequential()
+    assert empty(5) == 5
