@@ -51,24 +51,14 @@ def conv_bn(
         conv.__dict__["_folded"] = None  # stale after this step: give its memory back
     elif not is_grad_enabled() and (bn is None or bn.running_mean is not None):
         weight, bias = (conv.weight, conv.bias) if bn is None else _folded(conv, bn)
-        return _conv2d_fused(
-            x, weight, bias, conv.stride, conv.padding, conv.groups, residual, rectify
+        return _core.conv2d_fused(
+            x, weight, bias, residual, rectify, conv.stride, conv.padding, conv.groups
         )
     y = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.groups)
     if bn is not None:
         return bn.normalise(y, residual, rectify)
     y = y if residual is None else y + residual
     return F.relu(y) if rectify else y
-
-
-def _conv2d_composed(x, weight, bias, stride, padding, groups, residual, relu):
-    y = F.conv2d(x, weight, bias, stride, padding, groups)
-    y = y if residual is None else y + residual
-    return F.relu(y) if relu else y
-
-
-# relu(convolution + bias + residual) in one operation, for inference.
-_conv2d_fused = getattr(_core, "conv2d_fused", _conv2d_composed)
 
 
 def _one_by_one(
