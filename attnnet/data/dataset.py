@@ -140,7 +140,8 @@ def stratified_choice(labels: np.ndarray, classes: int, count_or_fraction: int |
     if isinstance(count_or_fraction, (int, np.integer)):
         count = int(count_or_fraction)
         if not 0 < count < total:
-            raise DataError(f"cannot cut {count:,} images off {total:,}: expected 1 to {total - 1:,}")
+            raise DataError(f"cannot cut {count:,} images off {total:,}: expected 1 to "
+                            f"{total - 1:,}")
     else:
         if not 0.0 < count_or_fraction < 1.0:
             raise DataError(f"a fraction must lie between 0 and 1, got {count_or_fraction}; give "

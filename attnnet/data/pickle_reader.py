@@ -6,7 +6,7 @@ arrays of whole numbers. Nothing that a file names is ever imported or called: t
 may use are answered by functions of this module, every other name is refused.
 
 Every size is checked against the file before memory is taken: strings and arrays are never
-larger in all than the file that they come from, and the number of steps is limited.
+larger in all than twice the file that they come from, and the number of steps is limited.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ class _Machine:
         self.stack: list = []
         self.marks: list[int] = []
         self.memo: dict[int, object] = {}
-        # What all decoded strings and arrays together may take: each is in the file once.
-        self.budget = len(data)
+        # What all decoded strings and arrays together may take: each is in the file once, and
+        # Python 3 for Python 2 makes an array's bytes by decoding a string first.
+        self.budget = 2 * len(data)
 
     def run(self, max_steps: int) -> object:
         data, size = self.data, len(self.data)
