@@ -47,9 +47,12 @@ static PyObject *py_permute(PyObject *module, PyObject *const *args, Py_ssize_t 
             order[i] = (int)axis;
         }
     }
-    if (!fits)
+    if (!fits) {
+        char text[160];
         return report(attn_fail(ATTN_BAD_VALUE, "permute: dims must name each of the %d dimensions "
-                                                "of x once", x->ndim));
+                                                "of x once, got %s",
+                                x->ndim, attn_shape_text(text, given, dims)));
+    }
     attn_tensor *y = NULL;
     attn_status status;
     WITHOUT_GIL(status = attn_permute(&y, x, order));
