@@ -81,3 +81,11 @@ X(void, pack_panel, (float *panel, const float *w, int64_t depth_stride, int64_t
 X(void, unpack_panel, (float *w, const float *panel, int64_t part_stride, int64_t parts,
                        int64_t depth_stride, int64_t width_stride, int64_t depth, int64_t width))
 X(void, sum_rows, (float *sums, const float *x, int64_t image_step, int64_t images, int64_t rows))
+
+/* attention.c, attention_backward.c: relative attention of one head of one image */
+X(void, attention_plan, (attn_attention_plan *plan))
+X(void, attention_forward,
+  (const attn_attention_plan *plan, const attn_attention_head *head, float *scratch))
+X(void, attention_backward,
+  (const attn_attention_plan *plan, const attn_attention_head *head,
+   const attn_attention_gradient *gradient, float *scratch))

@@ -3,6 +3,7 @@
 #define ATTN_KERNEL_TYPES_H
 
 #include "../attnnet.h"
+#include "attention_types.h"
 
 /* How an image (H,W) is pooled to (P,Q): output (p,q) reads rows top[p] <= h < bottom[p] and columns
  * left[q] <= w < right[q], clipped to the image and never empty. */

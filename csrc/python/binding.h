@@ -95,6 +95,7 @@ extern PyMethodDef bind_dense_functions[];
 extern PyMethodDef bind_convolution_functions[];
 extern PyMethodDef bind_data_functions[];
 extern PyMethodDef bind_optim_functions[];
+extern PyMethodDef bind_attention_functions[];
 extern PyMethodDef bind_system_functions[];
 attn_status bind_tensor_type(PyObject *module);
 

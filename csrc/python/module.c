@@ -23,6 +23,7 @@ static PyMethodDef *const tables[] = {
     bind_convolution_functions,
     bind_data_functions,
     bind_optim_functions,
+    bind_attention_functions,
     bind_system_functions,
 };
 
