@@ -355,3 +355,12 @@ def pad(x, padding: Sequence[int], value: float = 0.0):
     for i in range(len(padding) // 2):
         before[x.ndim - 1 - i], after[x.ndim - 1 - i] = padding[2 * i], padding[2 * i + 1]
     return _core.pad(x, before, after, value)
+
+
+# Attention blocks as one operation each
+
+from .functional_attention import (  # noqa: E402
+    attention_augmented,  # noqa: F401
+    relative_attention,  # noqa: F401
+    relative_attention_rows,  # noqa: F401
+)
