@@ -43,7 +43,7 @@ def test_the_real_files(cifar_root, name, classes, first):
 def check(layout, datasets, files):
     for dataset, names in zip(datasets, (layout.train, layout.test), strict=True):
         pixels = np.concatenate([files[f][b"data"] for f in names])
-        labels = sum((files[f][layout.labels.encode()] for f in names), [])
+        labels = [label for f in names for label in files[f][layout.labels.encode()]]
         assert np.array_equal(dataset.images, pixels.reshape(-1, 3, 32, 32))
         assert dataset.labels.tolist() == labels
         assert (dataset.mean, dataset.std) == (layout.mean, layout.std)

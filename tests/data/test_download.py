@@ -157,7 +157,7 @@ def test_errors_of_the_server(server, tmp_path):
 def test_no_server_and_no_address(tmp_path):
     with Server({}) as closed:
         url = closed.url
-    with pytest.raises(DataError, match="cannot download .*refused"):
+    with pytest.raises(DataError, match=r"cannot download .*refused"):
         download(f"{url}/file", tmp_path / "file", MD5, 10, progress=False, wait=0.0)
     with pytest.raises(DataError, match="not an address"):
         download("file:///etc/passwd", tmp_path / "file", MD5, 10, progress=False)
@@ -166,7 +166,7 @@ def test_no_server_and_no_address(tmp_path):
 def test_no_space(server, tmp_path, monkeypatch):
     monkeypatch.setattr(module.shutil, "disk_usage",
                         lambda p: type("Usage", (), {"free": 1000}))
-    with pytest.raises(DataError, match="no space in .*300,000 bytes needed, 1,000 free"):
+    with pytest.raises(DataError, match=r"no space in .*300,000 bytes needed, 1,000 free"):
         fetch(server, tmp_path / "file")
     monkeypatch.undo()
 
@@ -174,7 +174,7 @@ def test_no_space(server, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(DataError, match="cannot write .*No space left"):
+    with pytest.raises(DataError, match=r"cannot write .*No space left"):
         fetch(server, tmp_path / "file")
 
 
@@ -224,5 +224,5 @@ def test_cifar_comes_through_the_download(server, tmp_path, monkeypatch, by_envi
 def test_a_failed_download_says_where_it_looked_too(server, tmp_path, monkeypatch):
     monkeypatch.delenv("ATTNNET_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(DataError, match="Looked for .* The download failed: .*404"):
+    with pytest.raises(DataError, match=r"Looked for .* The download failed: .*404"):
         cifar.load_cifar(cifar.CIFAR10, url=server.url, progress=False)
