@@ -32,4 +32,14 @@ typedef struct {
 /* Columns of a panel, the right operand of gemm.c; the last panel of a matrix may have 16. */
 enum { ATTN_PANEL = 32 };
 
+/* The 4 x 4 tiles that Winograd's algorithm cuts images into, on the side of the input (windows of
+ * 6 x 6 that begin at the padding) or of the output (windows of 4 x 4, padding 0). Tile numbers run
+ * over all images, rows and columns of tiles. */
+typedef struct {
+    int64_t H, W;          /* of an image on this side */
+    int64_t image;         /* floats from one image to the next */
+    int64_t rows, columns; /* of tiles in an image */
+    int64_t padding[2];
+} attn_winograd_tiles;
+
 #endif

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from reference import layers
+from reference.compare import assert_close
 
 import attnnet
 import attnnet.functional as F
 from attnnet import _core
-from tests.reference import layers
-from tests.reference.compare import assert_close
 
 # (N, C, H, W), (K, R, S), stride, padding, groups
 BLOCKED = [
@@ -22,6 +22,11 @@ BLOCKED = [
     ((2, 32, 1, 9), (16, 3, 3), 1, (1, 2), 1),
     ((1, 16, 33, 34), (16, 3, 3), 1, 1, 1),
     ((9, 80, 5, 5), (96, 3, 3), 1, 1, 1),
+]
+# Enough tiles that Winograd cuts the work by images.
+MANY_TILES = [
+    ((22, 64, 30, 31), (64, 3, 3), 1, 1, 1),
+    ((41, 16, 45, 50), (48, 3, 3), 1, (0, 2), 1),
 ]
 OTHER_KERNELS = [
     ((2, 32, 8, 8), (64, 1, 1), 1, 0, 1),
@@ -51,7 +56,8 @@ ANY = [
     ((2, 3, 2, 2), (3, 1, 1), 3, 4, 1),
 ]
 CASES = (
-    [("implicit_gemm", *c) for c in BLOCKED + OTHER_KERNELS]
+    [("winograd", *c) for c in BLOCKED + MANY_TILES]
+    + [("implicit_gemm", *c) for c in BLOCKED + OTHER_KERNELS]
     + [("stem", *c) for c in IMAGES]
     + [("im2col", *c) for c in ANY + IMAGES + BLOCKED[:3] + OTHER_KERNELS[4:6]]
 )
@@ -73,7 +79,7 @@ def plan(x_shape, w_shape, stride, padding, groups):
 
 
 def operands(case, seed):
-    x_shape, (k, r, s), stride, padding, groups = case
+    x_shape, (k, r, s), *_, groups = case
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(x_shape).astype(np.float32)
     weight = rng.standard_normal((k, x_shape[1] // groups, r, s)).astype(np.float32)
@@ -127,7 +133,7 @@ def test_only_what_is_wanted(case, force):
 @pytest.mark.parametrize("case", CASES[::2], ids=str)
 def test_fused_finish(case, force):
     force(case[0])
-    _, x_shape, _, stride, padding, groups = case
+    stride, padding, groups = case[3:]
     rng, x, weight, bias = operands(case[1:], 7)
     y, _ = layers.conv2d(x, weight, bias, stride, padding, groups)
     residual = rng.standard_normal(y.shape).astype(np.float32)
@@ -143,7 +149,6 @@ def test_fused_finish(case, force):
                     relu, pair(stride), pair(padding), groups)
                 expected = np.maximum(expected, 0) if relu else expected
                 assert_close(got, expected, weight[0].size, f"{use_bias} {use_residual} {relu}")
-    assert x_shape == x.shape
 
 
 @pytest.mark.parametrize("case", CASES[::2], ids=str)
@@ -174,7 +179,7 @@ def test_poisoned_memory(algorithm, force):
     force(algorithm)
     case = next(c for c in CASES if c[0] == algorithm)
     stride, padding, groups = case[3:]
-    rng, x, weight, _ = operands(case[1:], 3)
+    _, x, weight, _ = operands(case[1:], 3)
     results = []
     for poison in (0.0, np.nan):
         waste = [attnnet.Tensor(np.full(1 << s, poison, np.float32)) for s in range(4, 22)]
@@ -207,6 +212,8 @@ def test_empty_batch(algorithm, force):
 def test_choice():
     """What the plan prefers where nothing is forced."""
     for expected, x, w, stride, padding, groups in [
+        ("winograd", (8, 64, 32, 32), (128, 64, 3, 3), 1, 1, 1),
+        ("implicit_gemm", (8, 64, 32, 32), (128, 64, 3, 3), 2, 1, 1),
         ("implicit_gemm", (8, 64, 32, 32), (128, 64, 1, 1), 1, 0, 1),
         ("stem", (8, 3, 32, 32), (64, 3, 3, 3), 1, 1, 1),
         ("im2col", (8, 64, 32, 32), (64, 1, 3, 3), 1, 1, 64),
@@ -215,8 +222,17 @@ def test_choice():
         assert plan(x, w, stride, padding, groups)["algorithm"] == expected
 
 
+def test_winograd_cuts():
+    """Both ways of cutting the work are among the cases."""
+    cuts = [
+        plan(x, (k, x[1], 3, 3), stride, padding, groups)["by_channels"]
+        for x, (k, _, _), stride, padding, groups in BLOCKED + MANY_TILES
+    ]
+    assert cuts == [True] * len(BLOCKED) + [False] * len(MANY_TILES)
+
+
 def test_forcing():
-    with pytest.raises(ValueError, match="'winogrod', expected one of .*im2col"):
+    with pytest.raises(ValueError, match=r"'winogrod', expected one of .*im2col"):
         _core.set_convolution_algorithm("winogrod")
 
 
@@ -225,7 +241,7 @@ def test_forcing():
     [
         ((2, 3, 8), (4, 3, 3, 3), {}, r"x has shape \(2, 3, 8\), expected \(N, C, H, W\)"),
         ((2, 3, 8, 8), (4, 3), {}, r"weight has shape \(4, 3\), expected \(K, C/groups, R, S\)"),
-        ((2, 3, 8, 8), (4, 5, 3, 3), {}, r"weight has shape \(4, 5, 3, 3\), expected \(K, 3, R, S\)"),
+        ((2, 3, 8, 8), (4, 5, 3, 3), {}, r"has shape \(4, 5, 3, 3\), expected \(K, 3, R, S\)"),
         ((2, 3, 2, 8), (4, 3, 3, 3), {}, r"\(4, 3, 3, 3\), expected a kernel .* at most 2 x 8"),
         ((2, 3, 8, 8), (4, 3, 3, 3), {"stride": 0}, r"stride is \(0, 0\), expected 1 or more"),
         ((2, 3, 8, 8), (4, 3, 3, 3), {"padding": -1}, r"padding is \(-1, -1\), expected 0 or more"),

@@ -1,0 +1,232 @@
+/* The backward pass of the Winograd engine: the exact adjoint of the forward pass.
+ *
+ *   dM = A dy A^T               the transformed output gradient, shared by both gradients
+ *   dV = dM U^T, dx = B dV B^T  windows of neighbouring tiles overlap and add up
+ *   dU = V^T dM, dweight = G^T dU G
+ *
+ * By images: each part of the batch adds up its own dU and leaves its own dweight; these are summed
+ * in the order of the parts. By channels: V and dM of all tiles are kept, and every number of dx and
+ * dweight belongs to one task.
+ */
+#include "winograd.h"
+
+typedef struct {
+    const attn_conv_plan *plan;
+    const attn_conv_workspace *space;
+    winograd_tiles tiles;
+    const attn_conv_gradients *operands;
+    winograd_weights weights; /* transposed: depth K, columns C */
+    float *partial;           /* by images: dweight of each part, [panel][tap][C][width] */
+} backward_job;
+
+static void transform_input(const backward_job *j, const spots *v, int64_t channel, int64_t first,
+                            int64_t count)
+{
+    const attn_conv_shape *s = &j->plan->shape;
+    attn_kernel->winograd_input(spots_block(v, channel), v->spot,
+                                j->operands->x + channel * s->H * s->W, &j->tiles.input, first,
+                                count);
+}
+
+static void transform_gradient(const backward_job *j, const spots *dm, int64_t channel,
+                               int64_t first, int64_t count)
+{
+    const attn_conv_shape *s = &j->plan->shape;
+    attn_kernel->winograd_output_adjoint(spots_block(dm, channel), dm->spot,
+                                         j->operands->dy + channel * s->P * s->Q, &j->tiles.output,
+                                         first, count);
+}
+
+/* dx of one panel of input channels: the tiles in dv, the first of which is tile `first`. */
+static void store_input_gradient(const backward_job *j, const spots *dv, int64_t panel,
+                                 int64_t first)
+{
+    const attn_conv_shape *s = &j->plan->shape;
+    for (int64_t c = 0; c < attn_panel_width(s->C, panel); c += ATTN_LANES) {
+        int64_t plane = (panel * ATTN_PANEL + c) * s->H * s->W;
+        attn_kernel->winograd_input_adjoint(j->operands->dx + plane, spots_block(dv, c), dv->spot,
+                                            &j->tiles.input, first, dv->tiles);
+    }
+}
+
+/* du(36, [channel, channel + depth), width) = [du +] V^T dM for one panel of output channels. */
+static void weight_product(float *du, int64_t du_spot, const spots *v, int64_t channel,
+                           int64_t depth, const spots *dm, int64_t panel, int64_t width, bool add)
+{
+    for (int64_t spot = 0; spot < SPOTS; spot++)
+        attn_kernel->gemm_outer(du + spot * du_spot, spots_block(v, channel) + spot * v->spot,
+                                v->tiles * ATTN_LANES,
+                                spots_block(dm, panel * ATTN_PANEL) + spot * dm->spot,
+                                dm->tiles * ATTN_LANES, v->tiles, depth, width, add);
+}
+
+/* By images ---------------------------------------------------------------------------------- */
+
+static void block_gradients(const backward_job *j, int64_t first, int64_t count, float *du,
+                            bool add, float *scratch)
+{
+    const attn_conv_shape *s = &j->plan->shape;
+    const attn_conv_gradients *o = j->operands;
+    int64_t block = j->plan->block;
+    spots dm = spots_at(scratch, s->K, count);
+    spots v = spots_at(scratch + spots_size(s->K, block), s->C, count);
+    spots dv = spots_at(v.data + spots_size(s->C, block), ATTN_PANEL, count);
+    for (int64_t k = 0; k < s->K; k += ATTN_LANES)
+        transform_gradient(j, &dm, k, first, count);
+    for (int64_t panel = 0; o->dx && panel < panel_count(s->C); panel++) {
+        const float *u = j->space->shared + panel * spots_size(s->K, ATTN_PANEL);
+        attn_winograd_multiply(&dv, &dm, 0, u, s->K, attn_panel_width(s->C, panel));
+        store_input_gradient(j, &dv, panel, first);
+    }
+    if (!o->dweight)
+        return;
+    for (int64_t c = 0; c < s->C; c += ATTN_LANES)
+        transform_input(j, &v, c, first, count);
+    for (int64_t panel = 0; panel < panel_count(s->K); panel++)
+        weight_product(du + panel * spots_size(s->C, ATTN_PANEL), spot_step(s->C, ATTN_PANEL), &v,
+                       0, s->C, &dm, panel, attn_panel_width(s->K, panel), add);
+}
+
+/* A part of the images, block of tiles by block. */
+static void part_task(void *context, int64_t part, int worker)
+{
+    const backward_job *j = context;
+    const attn_conv_plan *plan = j->plan;
+    const attn_conv_shape *s = &plan->shape;
+    int64_t per_image = j->tiles.input.rows * j->tiles.input.columns;
+    int64_t begin = s->N * part / plan->parts * per_image;
+    int64_t end = s->N * (part + 1) / plan->parts * per_image;
+    float *du = attn_conv_scratch(j->space, worker), *scratch = du + weights_size(s->C, s->K);
+    for (int64_t first = begin; first < end; first += plan->block)
+        block_gradients(j, first, attn_min(plan->block, end - first), du, first > begin, scratch);
+    if (!j->operands->dweight)
+        return;
+    float *dweight = j->partial + part * TAPS * s->C * s->K;
+    for (int64_t panel = 0; panel < panel_count(s->K); panel++) {
+        int64_t size = s->C * attn_panel_width(s->K, panel);
+        attn_kernel->winograd_weight_adjoint(dweight + panel * TAPS * s->C * ATTN_PANEL, size,
+                                             du + panel * spots_size(s->C, ATTN_PANEL),
+                                             spot_step(s->C, ATTN_PANEL), size);
+    }
+}
+
+/* One panel of dweight: the parts in their order. */
+static void sum_task(void *context, int64_t panel, int worker)
+{
+    (void)worker;
+    const backward_job *j = context;
+    const attn_conv_shape *s = &j->plan->shape;
+    int64_t width = attn_panel_width(s->K, panel);
+    const float *partial = j->partial + panel * TAPS * s->C * ATTN_PANEL;
+    for (int64_t tap = 0; tap < TAPS; tap++)
+        attn_kernel->unpack_panel(j->operands->dweight + panel * ATTN_PANEL * s->C * TAPS + tap,
+                                  partial + tap * s->C * width, TAPS * s->C * s->K, j->plan->parts,
+                                  TAPS, s->C * TAPS, s->C, width);
+}
+
+/* By channels -------------------------------------------------------------------------------- */
+
+enum { STRIP = 32 }; /* input channels of a task of the weight gradient */
+
+static spots all_gradients(const backward_job *j)
+{
+    return spots_at(j->space->shared, j->plan->shape.K, j->tiles.count);
+}
+
+static spots all_inputs(const backward_job *j)
+{
+    const attn_conv_shape *s = &j->plan->shape;
+    return spots_at(j->space->shared + spots_size(s->K, j->tiles.count), s->C, j->tiles.count);
+}
+
+/* All tiles of one channel block: of dM first, then of V. */
+static void transform_task(void *context, int64_t index, int worker)
+{
+    (void)worker;
+    const backward_job *j = context;
+    int64_t blocks = j->plan->shape.K / ATTN_LANES;
+    spots dm = all_gradients(j), v = all_inputs(j);
+    if (index < blocks)
+        transform_gradient(j, &dm, index * ATTN_LANES, 0, j->tiles.count);
+    else
+        transform_input(j, &v, (index - blocks) * ATTN_LANES, 0, j->tiles.count);
+}
+
+/* dx of one panel of input channels. */
+static void input_panel_task(void *context, int64_t panel, int worker)
+{
+    const backward_job *j = context;
+    const attn_conv_shape *s = &j->plan->shape;
+    int64_t block = j->plan->block, width = attn_panel_width(s->C, panel);
+    float *u = attn_conv_scratch(j->space, worker), *products = u + spots_size(s->K, ATTN_PANEL);
+    spots dm = all_gradients(j);
+    attn_winograd_transform_weights(u, &j->weights, panel, 0, s->K);
+    for (int64_t first = 0; first < j->tiles.count; first += block) {
+        spots dv = spots_at(products, ATTN_PANEL, attn_min(block, j->tiles.count - first));
+        attn_winograd_multiply(&dv, &dm, first, u, s->K, width);
+        store_input_gradient(j, &dv, panel, first);
+    }
+}
+
+/* dweight of one strip of input channels and one panel of output channels. */
+static void weight_panel_task(void *context, int64_t index, int worker)
+{
+    const backward_job *j = context;
+    const attn_conv_shape *s = &j->plan->shape;
+    int64_t strips = attn_ceil_div(s->C, STRIP), panel = index / strips;
+    int64_t channel = index % strips * STRIP, depth = attn_min(STRIP, s->C - channel);
+    int64_t width = attn_panel_width(s->K, panel), size = depth * width;
+    float *du = attn_conv_scratch(j->space, worker), *taps = du + spots_size(STRIP, ATTN_PANEL);
+    spots dm = all_gradients(j), v = all_inputs(j);
+    weight_product(du, spot_step(depth, width), &v, channel, depth, &dm, panel, width, false);
+    attn_kernel->winograd_weight_adjoint(taps, size, du, spot_step(depth, width), size);
+    float *dweight = j->operands->dweight + (panel * ATTN_PANEL * s->C + channel) * TAPS;
+    for (int64_t tap = 0; tap < TAPS; tap++)
+        attn_kernel->unpack_panel(dweight + tap, taps + tap * size, 0, 1, TAPS, s->C * TAPS, depth,
+                                  width);
+}
+
+/* Both --------------------------------------------------------------------------------------- */
+
+void attn_winograd_backward(const attn_conv_plan *plan, const attn_conv_workspace *space,
+                            const attn_conv_gradients *operands)
+{
+    const attn_conv_shape *s = &plan->shape;
+    backward_job j = {
+        .plan = plan, .space = space, .tiles = attn_winograd_tiles_of(s), .operands = operands,
+        .weights = attn_winograd_weights(s, operands->weight, true),
+        .partial = space->shared + weights_size(s->K, s->C),
+    };
+    if (plan->by_channels) {
+        int64_t blocks = s->K / ATTN_LANES + (operands->dweight ? s->C / ATTN_LANES : 0);
+        attn_parallel(transform_task, &j, blocks);
+        if (operands->dx)
+            attn_parallel(input_panel_task, &j, panel_count(s->C));
+        if (operands->dweight)
+            attn_parallel(weight_panel_task, &j,
+                          attn_ceil_div(s->C, STRIP) * panel_count(s->K));
+    } else {
+        if (operands->dx)
+            attn_winograd_transform_all_weights(space->shared, &j.weights);
+        attn_parallel(part_task, &j, plan->parts);
+        if (operands->dweight)
+            attn_parallel(sum_task, &j, panel_count(s->K));
+    }
+}
+
+attn_conv_need attn_winograd_backward_need(const attn_conv_plan *plan)
+{
+    const attn_conv_shape *s = &plan->shape;
+    int64_t tiles = attn_winograd_tiles_of(s).count, block = plan->block;
+    int64_t product = spots_size(ATTN_PANEL, block);
+    if (plan->by_channels)
+        return (attn_conv_need){
+            spots_size(s->K, tiles) + spots_size(s->C, tiles),
+            attn_max(spots_size(s->K, ATTN_PANEL) + product,
+                     spots_size(STRIP, ATTN_PANEL) + TAPS * STRIP * ATTN_PANEL),
+        };
+    return (attn_conv_need){
+        weights_size(s->K, s->C) + plan->parts * TAPS * s->C * s->K,
+        weights_size(s->C, s->K) + spots_size(s->K, block) + spots_size(s->C, block) + product,
+    };
+}
