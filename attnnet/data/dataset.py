@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import DataError
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Dataset:
     """Images with their classes, as they are stored: 8 bits a pixel.
 
