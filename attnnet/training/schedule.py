@@ -34,8 +34,8 @@ class Plan:
     of the schedule, and one that goes on for more epochs follows the longer schedule.
 
     ``step``, ``multistep``, ``cosine`` and ``constant`` change when an epoch begins, as in the
-    study; ``onecycle`` changes with every step. Before the former, a warm-up rises in a straight
-    line from one step's share of ``lr``.
+    study; ``onecycle`` changes with every step. Before the former, a warm-up of n steps rises from
+    lr / n to lr in a straight line.
 
     Args:
         recipe: the schedule and its options.

@@ -112,7 +112,7 @@ def test_half_written_files_of_a_killed_training_are_removed(tmp_path):
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="cannot write to the folder .*file/x"):
+    with pytest.raises(CheckpointError, match=r"cannot write to the folder .*file/x"):
         RunFolder(str(tmp_path / "file" / "x")).open()
 
     def refuse(path, content, also=()):
@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
 
     monkeypatch.setattr(folders, "write_atomically", refuse)
     run = RunFolder(str(tmp_path))
-    with pytest.raises(CheckpointError, match="cannot write to the folder .*Read-only"):
+    with pytest.raises(CheckpointError, match=r"cannot write to the folder .*Read-only"):
         run.open()
     monkeypatch.undo()
     run.open()

@@ -1,0 +1,91 @@
+"""The command line as a process of its own: python -m, signals, pipes that close."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import attnnet
+from attnnet.training import checkpoint as checkpoints
+
+TESTS = pathlib.Path(__file__).parents[1]
+# The tiny network of the training's tests, registered before the command runs.
+TINY = (
+    f"import sys; sys.path.insert(0, {str(TESTS)!r}); import training.tiny; "
+    "from attnnet.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+OPTIONS = """--arch tiny --block none --batch-size 8 --limit-train 400 --limit-test 40 --epochs 2
+    --warmup-epochs 0.5 --no-progress --output run"""
+# The attnnet under test, whether installed or in the folder that the tests were started from.
+HOME = str(pathlib.Path(attnnet.__file__).parents[1])
+ENVIRONMENT = {**os.environ, "PYTHONPATH": HOME, "PYTHONUNBUFFERED": "1"}
+
+
+def start(folder, words):
+    return subprocess.Popen(
+        [sys.executable, "-c", TINY, "train", *words.split()],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_python_m_attnnet():
+    command = [sys.executable, "-m", "attnnet", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    assert result.returncode == 0 and result.stdout.startswith("attnnet ")
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = f"{sys.executable} -m attnnet list | true"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, env=ENVIRONMENT)
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_and_go_on_with_the_command_it_names(tmp_path, number):
+    straight = start(tmp_path, OPTIONS)
+    _, err = straight.communicate(timeout=60)
+    assert straight.returncode == 0, err
+    os.rename(tmp_path / "run", tmp_path / "straight")
+    process = start(tmp_path, OPTIONS)
+    lines = [process.stdout.readline() for _ in range(4)]  # those that open the log
+    assert lines[2] == "output: run\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and err == ""
+    said = re.search(r"interrupted in epoch \d, after \d+ of 50 steps; to go on: (.*)", out)
+    assert said[1] == "attnnet train --resume run"
+    resumed = start(tmp_path, said[1].removeprefix("attnnet train "))
+    out, err = resumed.communicate(timeout=60)
+    assert resumed.returncode == 0, err
+    one = checkpoints.load(tmp_path / "straight").weights
+    two = checkpoints.load(tmp_path / "run").weights
+    assert all(one[name].tobytes() == two[name].tobytes() for name in one)
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="root may write anywhere")
+def test_a_read_only_folder(tmp_path):
+    tmp_path.chmod(0o500)
+    process = start(tmp_path, OPTIONS)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Permission denied" in err
+
+
+def test_killed_while_writing_it_resumes_from_the_last_whole_checkpoint(tmp_path):
+    process = start(tmp_path, f"{OPTIONS} --checkpoint-every 1")
+    while not (tmp_path / "run" / "last.safetensors").exists():
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+    step = checkpoints.load(tmp_path / "run").meta["position"]["batch"]
+    assert step >= 1
+    resumed = start(tmp_path, "--resume run")
+    out, err = resumed.communicate(timeout=60)
+    assert resumed.returncode == 0 and "epoch 2/2" in out, err

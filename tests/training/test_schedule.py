@@ -1,0 +1,82 @@
+"""The learning rate of every step: the study's recipes, PyTorch's formulas, warm-up."""
+
+import math
+
+import numpy as np
+import pytest
+
+import attnnet
+from attnnet.training.recipe import Recipe
+from attnnet.training.schedule import Plan, make_optimizer
+
+from .tiny import Tiny, recipe
+
+
+def rates(setting, batches):
+    """The rate of every step of the recipe's epochs, and of the first step of each epoch."""
+    plan = Plan(setting, make_optimizer(setting, Tiny(10, 3, (32, 32))), batches)
+    every = [plan.set(e, b) for e in range(setting.epochs) for b in range(batches)]
+    return every, every[::batches]
+
+
+def test_the_studys_cosine_and_steps():
+    _, by_epoch = rates(Recipe.preset("resnet18-cifar100"), 2)
+    for epoch, rate in enumerate(by_epoch):
+        assert abs(rate - 0.05 * (1 + math.cos(math.pi * epoch / 200))) <= 1e-15
+    _, by_epoch = rates(Recipe.preset("vgg19-cifar10"), 2)
+    assert by_epoch == [0.05 * 0.5 ** (epoch // 30) for epoch in range(300)]
+
+
+def test_five_epochs_of_the_studys_schedule():
+    setting = Recipe.preset("resnet18-cifar100", epochs=5, schedule_epochs=200)
+    assert rates(setting, 3)[0] == rates(Recipe.preset("resnet18-cifar100"), 3)[0][:15]
+
+
+@pytest.mark.parametrize(("epochs", "batches", "rise"), [(6, 10, 1.5), (4, 7, 1.0), (10, 3, 0.5)])
+def test_one_cycle_is_pytorchs(epochs, batches, rise):
+    torch = pytest.importorskip("torch")
+    setting = recipe(epochs=epochs, warmup_epochs=rise, final_lr=1e-4, lr=0.2)
+    weights = torch.nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.SGD([weights], lr=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.2, total_steps=epochs * batches, pct_start=rise / epochs,
+        cycle_momentum=False, div_factor=25, final_div_factor=0.2 / 25 / 1e-4,
+    )  # fmt: skip
+    for rate in rates(setting, batches)[0]:
+        assert abs(rate - optimizer.param_groups[0]["lr"]) <= 1e-12
+        optimizer.step()
+        schedule.step()
+
+
+def test_one_cycle_ends_at_zero_by_default():
+    every, _ = rates(recipe(), 7)
+    assert every[-1] == 0.0 and max(every) <= 0.05 and min(every[:-1]) > 0.0
+    assert abs(every[0] - 0.05 / 25) <= 1e-12
+
+
+def test_warm_up_then_the_schedule_as_if_nothing_had_been():
+    setting = recipe(schedule="cosine", warmup_epochs=1.5, epochs=4)
+    plain = recipe(schedule="cosine", warmup_epochs=0.0, epochs=4)
+    warm, cold = rates(setting, 4)[0], rates(plain, 4)[0]
+    assert warm[6:] == cold[6:]
+    line = [0.05 * (1 / 6 + 5 / 6 * i / 6) for i in range(6)]
+    assert np.allclose(warm[:6], line, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "step", "multistep", "cosine", "onecycle"])
+def test_the_rate_depends_on_the_place_alone(schedule):
+    setting = recipe(schedule=schedule, milestones=(1, 3), step_size=2)
+    every, _ = rates(setting, 5)
+    plan = Plan(setting, make_optimizer(setting, Tiny(10, 3, (32, 32))), 5)
+    for step in np.random.default_rng(0).permutation(20):
+        assert plan.set(int(step) // 5, int(step) % 5) == every[step]
+
+
+def test_optimisers_get_the_recipes_numbers():
+    model = Tiny(10, 3, (32, 32))
+    group = make_optimizer(Recipe.preset("vgg19-cifar10"), model).param_groups[0]
+    assert [group[k] for k in ("lr", "momentum", "weight_decay", "nesterov")] == [
+        0.05, 0.9, 5e-4, False,
+    ]  # fmt: skip
+    assert len(group["params"]) == len(list(model.parameters()))
+    assert isinstance(make_optimizer(recipe(optimizer="adamw"), model), attnnet.optim.AdamW)
