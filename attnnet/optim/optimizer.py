@@ -160,9 +160,9 @@ class Optimizer:
 
 
 def _restored(value: Any, param: Tensor, key: str, index: Any) -> Any:
-    """One entry of a parameter's state: tensors must have its shape, numbers stay numbers."""
-    if isinstance(value, (int, float)) or np.ndim(value) == 0:
-        return int(value) if key == "step" else value
+    """One entry of a parameter's state: a tensor of its shape, or the count of its steps."""
+    if key == "step":
+        return int(value)
     array = np.asarray(value.detach() if hasattr(value, "detach") else value)
     if array.shape != tuple(param.shape):
         raise ValueError(
