@@ -77,8 +77,8 @@ void KERNEL(bn_statistics)(float *sums, const float *x, int64_t rows, int64_t st
 }
 
 INLINE void apply(float *y, uint16_t *mask, const float *x, const float *residual,
-                  const float *constants, int64_t count, const bool relu, const bool with_mask,
-                  const bool with_residual)
+                  const float *constants, int64_t count, bool stream, const bool relu,
+                  const bool with_mask, const bool with_residual)
 {
     vf center[VECTORS_IN_BLOCK], scale[VECTORS_IN_BLOCK], offset[VECTORS_IN_BLOCK];
     for (int v = 0; v < VECTORS_IN_BLOCK; v++) {
@@ -101,7 +101,7 @@ INLINE void apply(float *y, uint16_t *mask, const float *x, const float *residua
                 bits |= vpositive_bits(value) << (v * VL);
             if (relu)
                 value = vmax(vzero(), value); /* in this order NaN stays NaN */
-            store_some(y + here, value, left);
+            store_row(y + here, value, left, stream);
         }
         if (with_mask)
             mask[at / ATTN_LANES] = (uint16_t)bits;
@@ -109,22 +109,24 @@ INLINE void apply(float *y, uint16_t *mask, const float *x, const float *residua
 }
 
 /* y = [relu]((x - center) * scale + offset [+ residual]); constants (3,16) = center, scale, offset;
- * residual and mask may be NULL, mask is written only with relu. */
+ * residual and mask may be NULL, mask is written only with relu. stream: see rows.h. */
 void KERNEL(bn_apply)(float *y, uint16_t *mask, const float *x, const float *residual,
-                      const float *constants, bool relu, int64_t count)
+                      const float *constants, bool relu, int64_t count, bool stream)
 {
     if (relu && mask && residual)
-        apply(y, mask, x, residual, constants, count, true, true, true);
+        apply(y, mask, x, residual, constants, count, stream, true, true, true);
     else if (relu && mask)
-        apply(y, mask, x, NULL, constants, count, true, true, false);
+        apply(y, mask, x, NULL, constants, count, stream, true, true, false);
     else if (relu && residual)
-        apply(y, NULL, x, residual, constants, count, true, false, true);
+        apply(y, NULL, x, residual, constants, count, stream, true, false, true);
     else if (relu)
-        apply(y, NULL, x, NULL, constants, count, true, false, false);
+        apply(y, NULL, x, NULL, constants, count, stream, true, false, false);
     else if (residual)
-        apply(y, NULL, x, residual, constants, count, false, false, true);
+        apply(y, NULL, x, residual, constants, count, stream, false, false, true);
     else
-        apply(y, NULL, x, NULL, constants, count, false, false, false);
+        apply(y, NULL, x, NULL, constants, count, stream, false, false, false);
+    if (stream)
+        vstream_end();
 }
 
 INLINE void gradient_sums(float *sums, const float *dy, const float *x, const uint16_t *mask,
@@ -177,7 +179,7 @@ void KERNEL(bn_gradient_sums)(float *sums, const float *dy, const float *x, cons
 }
 
 INLINE void gradient(float *dx, float *dresidual, const float *dy, const float *x,
-                     const uint16_t *mask, const float *constants, int64_t count,
+                     const uint16_t *mask, const float *constants, int64_t count, bool stream,
                      const bool with_residual, const bool with_mask, const bool with_x)
 {
     vf center[VECTORS_IN_BLOCK], a[VECTORS_IN_BLOCK], b[VECTORS_IN_BLOCK], c[VECTORS_IN_BLOCK];
@@ -198,11 +200,11 @@ INLINE void gradient(float *dx, float *dresidual, const float *dy, const float *
             if (with_mask)
                 d = vkeep_bits(d, bits >> (v * VL));
             if (with_residual)
-                store_some(dresidual + here, d, left);
+                store_row(dresidual + here, d, left, stream);
             vf value = a[v] * d;
             if (with_x)
                 value += vfma(load_some(x + here, left, vzero()) - center[v], b[v], c[v]);
-            store_some(dx + here, value, left);
+            store_row(dx + here, value, left, stream);
         }
     }
 }
@@ -211,18 +213,20 @@ INLINE void gradient(float *dx, float *dresidual, const float *dy, const float *
  * (4,16) = center, a, b, c. NULL: no dresidual is wanted, no mask, dx = a * dy alone. A dresidual
  * comes with a mask only: without one it is dy itself. */
 void KERNEL(bn_gradient)(float *dx, float *dresidual, const float *dy, const float *x,
-                         const uint16_t *mask, const float *constants, int64_t count)
+                         const uint16_t *mask, const float *constants, int64_t count, bool stream)
 {
     if (dresidual && x)
-        gradient(dx, dresidual, dy, x, mask, constants, count, true, true, true);
+        gradient(dx, dresidual, dy, x, mask, constants, count, stream, true, true, true);
     else if (dresidual)
-        gradient(dx, dresidual, dy, x, mask, constants, count, true, true, false);
+        gradient(dx, dresidual, dy, x, mask, constants, count, stream, true, true, false);
     else if (mask && x)
-        gradient(dx, NULL, dy, x, mask, constants, count, false, true, true);
+        gradient(dx, NULL, dy, x, mask, constants, count, stream, false, true, true);
     else if (mask)
-        gradient(dx, NULL, dy, x, mask, constants, count, false, true, false);
+        gradient(dx, NULL, dy, x, mask, constants, count, stream, false, true, false);
     else if (x)
-        gradient(dx, NULL, dy, x, mask, constants, count, false, false, true);
+        gradient(dx, NULL, dy, x, mask, constants, count, stream, false, false, true);
     else
-        gradient(dx, NULL, dy, x, mask, constants, count, false, false, false);
+        gradient(dx, NULL, dy, x, mask, constants, count, stream, false, false, false);
+    if (stream)
+        vstream_end();
 }

@@ -24,12 +24,12 @@ X(void, sum_columns, (double *sums, const float *x, int64_t rows, int64_t column
 /* batch_norm.c: rows of `count` elements with sixteen constants a quantity, see the file */
 X(void, bn_statistics, (float *sums, const float *x, int64_t rows, int64_t stride, int64_t count))
 X(void, bn_apply, (float *y, uint16_t *mask, const float *x, const float *residual,
-                   const float *constants, bool relu, int64_t count))
+                   const float *constants, bool relu, int64_t count, bool stream))
 X(void, bn_gradient_sums, (float *sums, const float *dy, const float *x, const uint16_t *mask,
                            const float *center, int64_t rows, int64_t stride, int64_t mask_stride,
                            int64_t count))
 X(void, bn_gradient, (float *dx, float *dresidual, const float *dy, const float *x,
-                      const uint16_t *mask, const float *constants, int64_t count))
+                      const uint16_t *mask, const float *constants, int64_t count, bool stream))
 
 /* softmax.c */
 X(void, softmax_row, (float *y, const float *x, int64_t count, bool logarithm))

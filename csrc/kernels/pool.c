@@ -51,10 +51,22 @@ INLINE window window_at(const attn_pool *pool, int64_t p, int64_t q, const bool 
     return (window){pool->top[p], pool->bottom[p], pool->left[q], pool->right[q]};
 }
 
+/* Asks for the rows of (H,W,16) that output row p + 1 reads and row p does not, one line after the
+ * other: reads that jump between the rows of a window are no pattern that a CPU foresees. */
+INLINE void fetch_rows(const float *x, const attn_pool *pool, int64_t p)
+{
+    if (p + 1 >= pool->P)
+        return;
+    int64_t begin = pool->bottom[p] * pool->W, end = pool->bottom[p + 1] * pool->W;
+    for (int64_t at = begin; at < end; at++)
+        __builtin_prefetch(x + at * ATTN_LANES);
+}
+
 INLINE void max_blocked(float *y, void *places, const float *x, const attn_pool *pool,
                         const bool halves, const bool wide, const bool with_places)
 {
     for (int64_t p = 0; p < pool->P; p++) {
+        fetch_rows(x, pool, p);
         for (int64_t q = 0; q < pool->Q; q++) {
             window at = window_at(pool, p, q, halves);
             int64_t out = (p * pool->Q + q) * ATTN_LANES;
@@ -116,28 +128,40 @@ void KERNEL(pool_max_plain)(float *y, void *places, const float *x, const attn_p
     }
 }
 
+/* Adds a share to dx, or writes it where no other window reaches. */
+INLINE void put(float *dx, vf share, const attn_pool *pool, const bool tiles)
+{
+    if (!tiles)
+        vstore(dx, vload(dx) + share);
+    else if (pool->stream)
+        vstream(dx, share);
+    else
+        vstore(dx, share);
+}
+
+/* Row by row of dx, so that it is written as one stream. */
 INLINE void max_gradient_blocked(float *dx, const float *dy, const void *places,
                                  const attn_pool *pool, const bool halves, const bool tiles,
                                  const bool wide)
 {
     for (int64_t p = 0; p < pool->P; p++) {
-        for (int64_t q = 0; q < pool->Q; q++) {
-            window at = window_at(pool, p, q, halves);
-            int64_t out = (p * pool->Q + q) * ATTN_LANES;
-            for (int v = 0; v < ATTN_LANES; v += VL) {
-                vf d = vload(dy + out + v);
-                vi where = load_places(places, out + v, wide);
-                int32_t place = 0;
-                for (int64_t h = at.top; h < at.bottom; h++) {
-                    for (int64_t w = at.left; w < at.right; w++, place++) {
-                        float *to = dx + (h * pool->W + w) * ATTN_LANES + v;
-                        vf share = vmask(where == vset_int(place), d);
-                        vstore(to, tiles ? share : vload(to) + share);
-                    }
+        window rows = window_at(pool, p, 0, halves);
+        for (int64_t h = rows.top; h < rows.bottom; h++) {
+            for (int64_t q = 0; q < pool->Q; q++) {
+                window at = window_at(pool, p, q, halves);
+                int64_t out = (p * pool->Q + q) * ATTN_LANES;
+                for (int v = 0; v < ATTN_LANES; v += VL) {
+                    vf d = vload(dy + out + v);
+                    vi where = load_places(places, out + v, wide);
+                    int32_t place = (int32_t)((h - at.top) * (at.right - at.left));
+                    for (int64_t w = at.left; w < at.right; w++, place++)
+                        put(dx + (h * pool->W + w) * ATTN_LANES + v,
+                            vmask(where == vset_int(place), d), pool, tiles);
                 }
             }
         }
     }
+    vstream_end();
 }
 
 /* dx (H,W,16) is overwritten. */
@@ -148,10 +172,10 @@ void KERNEL(pool_max_gradient_blocked)(float *dx, const float *dy, const void *p
         memset(dx, 0, (size_t)(pool->H * pool->W * ATTN_LANES) * sizeof(float));
     if (pool->halves && pool->tiles)
         max_gradient_blocked(dx, dy, places, pool, true, true, false);
-    else if (pool->halves)
-        max_gradient_blocked(dx, dy, places, pool, true, false, false);
+    else if (pool->tiles)
+        max_gradient_blocked(dx, dy, places, pool, false, true, pool->wide_index);
     else
-        max_gradient_blocked(dx, dy, places, pool, false, pool->tiles, pool->wide_index);
+        max_gradient_blocked(dx, dy, places, pool, false, false, pool->wide_index);
 }
 
 void KERNEL(pool_max_gradient_plain)(float *dx, const float *dy, const void *places,
@@ -192,6 +216,7 @@ INLINE vf sum_along(const float *x, int64_t width)
 void KERNEL(pool_average_blocked)(float *y, const float *x, const attn_pool *pool)
 {
     for (int64_t p = 0; p < pool->P; p++) {
+        fetch_rows(x, pool, p);
         for (int64_t q = 0; q < pool->Q; q++) {
             window at = window_at(pool, p, q, false);
             vf share = vset(window_share(pool, at));
@@ -223,36 +248,39 @@ void KERNEL(pool_average_plain)(float *y, const float *x, const attn_pool *pool)
     }
 }
 
-/* dx (H,W,lanes) is overwritten. */
-INLINE void average_gradient(float *dx, const float *dy, const attn_pool *pool, const int lanes)
+/* dx (H,W,16) is overwritten, row by row. */
+void KERNEL(pool_average_gradient_blocked)(float *dx, const float *dy, const attn_pool *pool)
 {
     const bool tiles = pool->tiles;
     if (!tiles)
-        memset(dx, 0, (size_t)(pool->H * pool->W * lanes) * sizeof(float));
+        memset(dx, 0, (size_t)(pool->H * pool->W * ATTN_LANES) * sizeof(float));
     for (int64_t p = 0; p < pool->P; p++) {
-        for (int64_t q = 0; q < pool->Q; q++) {
-            window at = window_at(pool, p, q, false);
-            const float share = window_share(pool, at);
-            float d[ATTN_LANES];
-            for (int lane = 0; lane < lanes; lane++)
-                d[lane] = dy[(p * pool->Q + q) * lanes + lane] * share;
-            for (int64_t h = at.top; h < at.bottom; h++) {
-                for (int64_t w = at.left; w < at.right; w++) {
-                    float *to = dx + (h * pool->W + w) * lanes;
-                    for (int lane = 0; lane < lanes; lane++)
-                        to[lane] = tiles ? d[lane] : to[lane] + d[lane];
-                }
+        for (int64_t h = pool->top[p]; h < pool->bottom[p]; h++) {
+            for (int64_t q = 0; q < pool->Q; q++) {
+                window at = window_at(pool, p, q, false);
+                vf share = vset(window_share(pool, at)), d[VECTORS_IN_BLOCK];
+                for (int v = 0; v < VECTORS_IN_BLOCK; v++)
+                    d[v] = vload(dy + (p * pool->Q + q) * ATTN_LANES + v * VL) * share;
+                for (int64_t w = at.left; w < at.right; w++)
+                    for (int v = 0; v < VECTORS_IN_BLOCK; v++)
+                        put(dx + (h * pool->W + w) * ATTN_LANES + v * VL, d[v], pool, tiles);
             }
         }
     }
+    vstream_end();
 }
 
-void KERNEL(pool_average_gradient_blocked)(float *dx, const float *dy, const attn_pool *pool)
-{
-    average_gradient(dx, dy, pool, ATTN_LANES);
-}
-
+/* dx (H,W) is overwritten. */
 void KERNEL(pool_average_gradient_plain)(float *dx, const float *dy, const attn_pool *pool)
 {
-    average_gradient(dx, dy, pool, 1);
+    memset(dx, 0, (size_t)(pool->H * pool->W) * sizeof(float));
+    for (int64_t p = 0; p < pool->P; p++) {
+        for (int64_t q = 0; q < pool->Q; q++) {
+            window at = window_at(pool, p, q, false);
+            float share = dy[p * pool->Q + q] * window_share(pool, at);
+            for (int64_t h = at.top; h < at.bottom; h++)
+                for (int64_t w = at.left; w < at.right; w++)
+                    dx[h * pool->W + w] += share;
+        }
+    }
 }

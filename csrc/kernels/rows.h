@@ -23,4 +23,13 @@ INLINE void store_some(float *p, vf v, int64_t left)
         vstore_part(p, v, left);
 }
 
+/* With `stream`: past the caches; p is aligned and the row ends with a whole vector then. */
+INLINE void store_row(float *p, vf v, int64_t left, bool stream)
+{
+    if (stream)
+        vstream(p, v);
+    else
+        store_some(p, v, left);
+}
+
 #endif

@@ -41,6 +41,14 @@ typedef int32_t vi __attribute__((vector_size(4 * VL)));
 typedef float vf_unaligned __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 typedef int32_t vi_unaligned __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 
+/* After the last vstream of a kernel: other threads see the data only behind a fence. */
+INLINE void vstream_end(void)
+{
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
 INLINE vf vload(const float *p) { return *(const vf_unaligned *)p; }
 INLINE void vstore(float *p, vf v) { *(vf_unaligned *)p = v; }
 INLINE vi vload_int(const int32_t *p) { return *(const vi_unaligned *)p; }

@@ -5,6 +5,11 @@
 #include "../attnnet.h"
 #include "attention_types.h"
 
+/* Results of this many bytes are written past the caches (vstream), where rows are aligned: they
+ * would push out what is still needed, and each line would be read before it is written. Measured
+ * together with a pass that reads them again; smaller results are better left in the cache. */
+enum { ATTN_STREAM_BYTES = 12 << 20 };
+
 /* How an image (H,W) is pooled to (P,Q): output (p,q) reads rows top[p] <= h < bottom[p] and columns
  * left[q] <= w < right[q], clipped to the image and never empty. */
 typedef struct {
@@ -13,6 +18,7 @@ typedef struct {
     bool tiles;      /* every position lies in exactly one window */
     bool halves;     /* the windows are 2 x 2, side by side, from the corner on */
     bool wide_index; /* a maximum's place in its window is an int32, else a uint8 */
+    bool stream;     /* the result is large: write it past the caches */
     float divisor;   /* of an average; 0: the window's own size */
 } attn_pool;
 /* optimise.c */

@@ -234,6 +234,8 @@ static void span_task(void *context, int64_t index, int worker)
     const bn_job *job = context;
     const bn_plan *plan = &job->plan;
     int64_t all = plan->N * plan->groups * plan->spans, begin = index * plan->task_spans;
+    bool stream = plan->channels == LANES &&
+                  plan->N * plan->groups * plan->row * (int64_t)sizeof(float) >= ATTN_STREAM_BYTES;
     for (int64_t i = begin; i < attn_min(all, begin + plan->task_spans); i++) {
         int64_t row = i / plan->spans, part = i % plan->spans * plan->span;
         int64_t at = row * plan->row + part, count = attn_min(plan->span, plan->row - part);
@@ -243,10 +245,10 @@ static void span_task(void *context, int64_t index, int worker)
         const float *x = job->x ? job->x + at : NULL;
         if (job->dy)
             attn_kernel->bn_gradient(job->dx + at, job->dresidual ? job->dresidual + at : NULL,
-                                     job->dy + at, x, mask, constants, count);
+                                     job->dy + at, x, mask, constants, count, stream);
         else
             attn_kernel->bn_apply(job->y + at, mask, x, job->residual ? job->residual + at : NULL,
-                                  constants, job->options.relu, count);
+                                  constants, job->options.relu, count, stream);
     }
 }
 

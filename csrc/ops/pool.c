@@ -94,6 +94,8 @@ static attn_status start_job(pool_job *job, const pool_parameters *parameters, i
         .tiles = covers_once(top, bottom, P, H) && covers_once(left, right, Q, W),
         .halves = is_halving(parameters),
         .wide_index = largest > 256,
+        .stream = gradient && job->blocked &&
+                  N * C * H * W * (int64_t)sizeof(float) >= ATTN_STREAM_BYTES,
     };
     if (!parameters->adaptive && parameters->options.count_padding)
         job->pool.divisor = (float)(parameters->options.window[0] * parameters->options.window[1]);
