@@ -92,10 +92,12 @@ def test_finite_differences():
 
 
 def test_products_that_do_not_fit_are_refused():
-    for a, b in (((2, 3), (4, 5)), ((2, 2, 3), (3, 3, 5)), ((), (2, 2))):
+    for a, b in (((2, 3), (4, 5)), ((2, 2, 3), (3, 3, 5))):
         with pytest.raises(ValueError) as error:
             F.matmul(attnnet.Tensor(np.ones(a)), attnnet.Tensor(np.ones(b)))
-        assert str(b) in str(error.value)
+        assert str(a) in str(error.value) and str(b) in str(error.value)
+    with pytest.raises(ValueError, match="scalar"):
+        F.matmul(attnnet.Tensor(2.0), attnnet.Tensor(np.ones((2, 2))))
     with pytest.raises(ValueError) as error:
         F.linear(attnnet.Tensor(np.ones((2, 3))), attnnet.Tensor(np.ones((5, 4))))
     assert "3" in str(error.value) and "4" in str(error.value)
@@ -182,7 +184,7 @@ def test_targets_of_every_integer_kind(form):
         ([0, 3], ["3"]),
         ([0, -1], ["-1"]),
         ([0], ["1", "2"]),
-        ([[0], [1]], ["(2, 1)"]),
+        ([[0], [1]], ["target", "2"]),
         ([0.0, 1.0], ["float64"]),
     ],
     ids=str,
