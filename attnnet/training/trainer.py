@@ -7,12 +7,12 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, NaNLossError
 from . import checkpoint as checkpoints
 from . import keeping
 from .callbacks import Callback, CallbackList
@@ -95,6 +95,7 @@ class Trainer:
         self.best_evaluation: Evaluation | None = None
         self.best_weights: dict[str, np.ndarray] | None = None  # only where no file holds them
         self._paces: list[float] = []  # seconds of the epochs of this process
+        self._torn = False
         self.run_folder: RunFolder | None = None
         if output is not False:
             path = fresh_folder(self.recipe.name) if output in (None, True) else os.fspath(output)
@@ -243,13 +244,19 @@ class Trainer:
 
         Raises:
             NaNLossError: a loss or gradient was not finite and the recipe says to stop then.
-            CheckpointError: another training uses the folder, or writing failed.
+            CheckpointError: another training uses the folder, writing failed, or an earlier
+                ``fit`` was broken off in the middle of a step.
             DataError: the data are missing or damaged.
         """
         from .. import set_rng_state
 
         if stop_after is not None and stop_after < 1:
             raise ValueError(f"fit: stop_after is {stop_after}; expected at least 1.")
+        if self._torn:
+            raise CheckpointError(
+                "the last fit was broken off in the middle of a step, so that what is in memory "
+                f"is not whole; go on from the last checkpoint: {self.resume_hint(fresh=True)}"
+            )
         with contextlib.ExitStack() as stack:
             if self.run_folder is not None:
                 self.run_folder.open()
@@ -279,6 +286,8 @@ class Trainer:
             self._train_epoch()
         self.position.random = get_rng_state()
         self.history.interrupted = self.stop_request.requested and self.epoch < self._end
+        if self.history.interrupted:
+            keeping.save(self)
         finish(self)
 
     @property
@@ -294,10 +303,12 @@ class Trainer:
             self.model.train()
             while self.batch < len(self.data.loader):
                 if self.stop_request.requested:
-                    return keeping.save(self)
+                    return
                 began = time.perf_counter()
-                result = train_step(self, next(steps))
-                self.position.batch += 1
+                batch = next(steps)
+                with self._whole():
+                    result = train_step(self, batch)
+                    self.position.batch += 1
                 self.position.sums.seconds += time.perf_counter() - began
                 self.callbacks.on_batch_end(self, result)
                 if self._every and self.batch % self._every == 0:
@@ -307,8 +318,19 @@ class Trainer:
             evaluation = self.evaluate(self.data.chooser)
             seconds = time.perf_counter() - began
         except EvaluationStopped:
-            return keeping.save(self)
-        return self._end_epoch(evaluation, seconds)
+            return
+        self._end_epoch(evaluation, seconds)
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What must happen as a whole or not at all, or else ``fit`` cannot go on in memory."""
+        self._torn = True
+        try:
+            yield
+        except NaNLossError:  # raised when all is as before the step
+            self._torn = False
+            raise
+        self._torn = False
 
     def evaluate(self, dataset: Dataset) -> Evaluation:
         """Evaluates the model as it is now; a request to stop raises ``EvaluationStopped``."""
@@ -336,27 +358,33 @@ class Trainer:
             "seconds": sums.seconds + seconds,
             "skipped": sums.skipped,
         }
-        self.history.append(row)
-        self._paces.append(row["seconds"])
-        position.seconds += row["seconds"]
-        position.epoch, position.batch, position.sums = self.epoch + 1, 0, EpochSums()
         improved = evaluation.top1 > position.best.top1
-        if improved:
-            position.best.epoch, position.best.top1 = self.epoch, evaluation.top1
-            self.best_evaluation = evaluation
-            if self.run_folder is None:
-                self.best_weights = self.model.state_dict()
+        with self._whole():
+            self.history.append(row)
+            self._paces.append(row["seconds"])
+            position.seconds += row["seconds"]
+            position.epoch, position.batch, position.sums = self.epoch + 1, 0, EpochSums()
+            if improved:
+                position.best.epoch, position.best.top1 = self.epoch, evaluation.top1
+                self.best_evaluation = evaluation
+                if self.run_folder is None:
+                    self.best_weights = self.model.state_dict()
         keeping.save(self, improved)
         self.callbacks.on_epoch_end(self, row)
 
-    def resume_hint(self) -> str:
-        """How to go on: a command for a terminal, Python for a notebook."""
+    def resume_hint(self, fresh: bool = False) -> str:
+        """How to go on: a command for a terminal, Python for a notebook.
+
+        Args:
+            fresh: in a new trainer, as this one cannot.
+        """
         from .progress import in_notebook
 
         if self.folder is None:
-            return "fit() again goes on; nothing is on disk."
+            return "begin anew, nothing is on disk" if fresh else "call fit() again"
         if in_notebook():
-            return f"fit() again, or attnnet.Trainer.resume({self.folder!r}).fit()"
+            again = "" if fresh else "fit() again, or "
+            return f"{again}attnnet.Trainer.resume({self.folder!r}).fit()"
         command = ["attnnet", "train", "--resume", self.folder]
         if isinstance(self.source, (str, os.PathLike)):
             command += ["--data", os.fspath(self.source)]

@@ -191,6 +191,6 @@ def test_list(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     for name in [*attnnet.list_models(), *attnnet.list_blocks(), "cifar100", "vgg19-cifar10"]:
-        assert f"  {name} " in out
+        assert f"  {name}" in out
     assert main(["list", "presets"]) == 0
     assert "NEW at stages 1 and 2" in capsys.readouterr().out

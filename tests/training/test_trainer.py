@@ -165,6 +165,36 @@ def test_a_signal_ends_the_step_and_says_how_to_go_on(straight, tmp_path, number
     assert_same_training(straight[0], tmp_path)
 
 
+def test_a_step_that_was_broken_off_is_not_gone_on_with_in_memory(straight, tmp_path):
+    trainer = Trainer(recipe(), tmp_path, progress=False)
+    trainer.fit(stop_after=2)
+    step = trainer.optimizer.step
+
+    def interrupted():
+        step()
+        raise KeyboardInterrupt
+
+    trainer.optimizer.step = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    trainer.optimizer.step = step
+    with pytest.raises(CheckpointError, match="broken off in the middle of a step"):
+        trainer.fit()
+    Trainer.resume(tmp_path, progress=False).fit()
+    assert_same_training(straight[0], tmp_path)
+
+
+def test_a_stop_before_the_first_step_can_be_gone_on_with(straight, tmp_path):
+    class StopAtOnce(Callback):
+        def on_train_begin(self, trainer):
+            trainer.stop()
+
+    assert Trainer(recipe(), tmp_path, [StopAtOnce()], progress=False).fit().interrupted
+    assert checkpoints.load(tmp_path).meta["position"]["batch"] == 0
+    Trainer.resume(tmp_path, progress=False).fit()
+    assert_same_training(straight[0], tmp_path)
+
+
 def test_a_stop_during_the_evaluation_repeats_only_that(straight, tmp_path):
     class StopInEvaluation(Callback):
         def on_evaluate(self, trainer, done, total):
