@@ -34,7 +34,7 @@ static __attribute__((noinline)) float raise_maximum(const forward_space *space,
     const float raise = vmax_lane(vload(top));
     const vf factor = exp2_small(vset(-raise));
     float *p = space->shared.p + q * plan->block_vectors * VL;
-    float *bias = space->shared.in_h + q * space->shared.width_h;
+    float *bias = space->shared.in_h + q * space->shared.stride_h;
     for (int64_t y = 0; y < plan->H; y++)
         bias[y] -= raise;
     space->maximum[q] += raise;
@@ -84,33 +84,41 @@ INLINE void forward_tile(const forward_space *space, const attn_attention_plan *
     }
 }
 
+static __attribute__((noinline)) void forward_keys(const forward_space *space,
+                                                   const attn_attention_plan *plan, int64_t b,
+                                                   int64_t queries)
+{
+    for (int64_t t = 0; t < plan->block_vectors; t += KT)
+        for (int64_t q = 0; q < queries; q += QT)
+            forward_tile(space, plan, q, b, t);
+}
+
 static void forward_queries(const forward_space *space, const attn_attention_plan *plan,
-                            const attn_attention_head *head, int64_t first, int64_t count)
+                            const attn_attention_head *head, const query_block *block)
 {
     const attention_space *shared = &space->shared;
-    const int64_t stride = plan->block_vectors * VL, live = round_up(count, QT);
-    prepare_queries(shared, plan, head, first, count);
+    const int64_t e = plan->e, stride = plan->block_vectors * VL;
+    prepare_queries(shared, plan, head, block);
     for (int q = 0; q < QB; q++) {
         space->maximum[q] = 0.0f;
         space->limit[q] = -INFINITY;
     }
     memset(space->sum_lanes, 0, QB * VL * sizeof(float));
-    memset(space->y_lanes, 0, (size_t)(QB * plan->e * VL) * sizeof(float));
+    memset(space->y_lanes, 0, (size_t)(QB * e * VL) * sizeof(float));
     for (int64_t b = 0; b < plan->blocks; b++) {
-        for (int64_t q = 0; q < live; q += QT)
-            for (int64_t t = 0; t < plan->block_vectors; t += KT)
-                forward_tile(space, plan, q, b, t);
-        dot_add(space->y_lanes, shared->p, shared->v + b * plan->e * stride, plan->e, stride, live);
+        forward_keys(space, plan, b, block->live);
+        dot_add(space->y_lanes, shared->p, stride, shared->v + b * e * stride, stride, e, stride,
+                block->live);
     }
     lane_sums(space->sum, space->sum_lanes, QB);
-    lane_sums(space->y, space->y_lanes, QB * plan->e);
-    for (int64_t q = 0; q < count; q++) {
-        for (int64_t j = 0; j < plan->e; j++)
-            space->y[q * plan->e + j] /= space->sum[q];
+    lane_sums(space->y, space->y_lanes, block->live * e);
+    for (int64_t q = 0; q < block->count; q++) {
+        for (int64_t j = 0; j < e; j++)
+            space->y[q * e + j] /= space->sum[q];
         if (head->lse)
-            head->lse[first + q] = space->maximum[q] + log2f(space->sum[q]);
+            head->lse[block->first + q] = space->maximum[q] + log2f(space->sum[q]);
     }
-    store_queries(&head->y, space->y, plan->e, first, count, 1.0f);
+    store_queries(&head->y, space->y, e, block, 1.0f);
 }
 
 void KERNEL(attention_forward)(const attn_attention_plan *plan, const attn_attention_head *head,
@@ -118,10 +126,9 @@ void KERNEL(attention_forward)(const attn_attention_plan *plan, const attn_atten
 {
     int64_t used = 0;
     const forward_space space = take_forward(scratch, &used, plan);
-    const int64_t L = plan->H * plan->W;
     prepare_head(&space.shared, plan, head);
-    for (int64_t first = 0; first < L; first += QB)
-        forward_queries(&space, plan, head, first, attn_min(QB, L - first));
+    for (query_block block = {0}; next_queries(&block, plan);)
+        forward_queries(&space, plan, head, &block);
 }
 
 void KERNEL(attention_plan)(attn_attention_plan *plan)
@@ -131,9 +138,9 @@ void KERNEL(attention_plan)(attn_attention_plan *plan)
     plan->block_rows = attn_min(plan->block_rows, plan->H);
     plan->block_vectors = round_up(plan->block_rows * plan->row_vectors, KT);
     plan->blocks = attn_ceil_div(plan->H, plan->block_rows);
-    /* A window of a table starts at L-1 at most and is read up to a whole number of vectors. */
-    plan->table_h = round_up(plan->H - 1 + round_up(plan->H + 1, VL), VL);
-    plan->table_w = round_up(plan->W - 1 + round_up(plan->W + 1, VL), VL);
+    /* A window starts at length - 1 at most and is read up to a whole number of vectors. */
+    plan->table_h = round_up(plan->H - 1 + round_up(plan->H, VL), VL);
+    plan->table_w = round_up(plan->W - 1 + round_up(plan->W + QB - 1, VL), VL);
     int64_t used = 0;
     take_forward(NULL, &used, plan);
     plan->forward_scratch = used;

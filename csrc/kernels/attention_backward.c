@@ -35,7 +35,7 @@ static backward_space take_backward(float *scratch, int64_t *used, const attn_at
     space.row_lanes = take(scratch, used, rows * VL);
     space.row_sum = take(scratch, used, rows);
     space.d_in_w = take(scratch, used, QB * space.shared.width_w);
-    space.d_in_h = take(scratch, used, QB * space.shared.width_h);
+    space.d_in_h = take(scratch, used, QB * space.shared.stride_h);
     space.rows = take(scratch, used, QB * d);
     return space;
 }
@@ -64,7 +64,8 @@ INLINE void backward_tile(const backward_space *space, const attn_attention_plan
         UNROLL(4)
         for (int j = 0; j < KT; j++)
             s[r][j] = vset(space->offset[q + r]);
-    outer_tile(s, QT, space->dy + q * e, e, 1, space->shared.v + b * e * stride + t * VL, stride, e);
+    outer_tile(s, QT, KT, space->dy + q * e, e, 1, space->shared.v + b * e * stride + t * VL,
+               stride, e);
     UNROLL(4)
     for (int r = 0; r < QT; r++)
         UNROLL(4)
@@ -73,129 +74,156 @@ INLINE void backward_tile(const backward_space *space, const attn_attention_plan
                    s[r][j] * vload(space->shared.p + at + r * stride + j * VL));
 }
 
-/* Adds one block's dS, summed over its rows, to d_in_w, and leaves the sums over columns of each
- * row as vectors in row_lanes. */
-INLINE void sum_rows_and_columns(const backward_space *space, const attn_attention_plan *plan,
-                                 int64_t queries, int64_t rows, const int64_t row_vectors)
+static __attribute__((noinline)) void backward_keys(const backward_space *space,
+                                                    const attn_attention_plan *plan, int64_t b,
+                                                    int64_t queries)
 {
-    const int64_t stride = plan->block_vectors * VL;
-    for (int64_t q = 0; q < queries; q++) {
-        float *lanes = space->row_lanes + q * rows * VL;
-        memset(lanes, 0, (size_t)(rows * VL) * sizeof(float));
-        for (int64_t x = 0; x < row_vectors; x++) {
-            const float *ds = space->ds + q * stride + x * VL;
-            float *column = space->d_in_w + q * space->shared.width_w + x * VL;
-            vf sum = vload(column);
-            for (int64_t y = 0; y < rows; y++) {
-                const vf v = vload(ds + y * row_vectors * VL);
-                sum += v;
-                vstore(lanes + y * VL, vload(lanes + y * VL) + v);
-            }
-            vstore(column, sum);
+    for (int64_t t = 0; t < plan->block_vectors; t += KT)
+        for (int64_t q = 0; q < queries; q += QT)
+            backward_tile(space, plan, q, b, t);
+}
+
+/* One query's dS of a block: adds the sums of its columns to `column`, and leaves those of its rows
+ * as vectors in `lanes`. For image rows of one or two vectors the columns stay in registers. */
+INLINE void sum_narrow(float *column, float *lanes, const float *ds, int64_t rows,
+                       const int row_vectors)
+{
+    vf sums[2];
+    UNROLL(2)
+    for (int x = 0; x < row_vectors; x++)
+        sums[x] = vload(column + x * VL);
+    for (int64_t y = 0; y < rows; y++) {
+        vf row = vload(ds + y * row_vectors * VL);
+        sums[0] += row;
+        if (row_vectors == 2) {
+            const vf right = vload(ds + (2 * y + 1) * VL);
+            sums[1] += right;
+            row += right;
         }
+        vstore(lanes + y * VL, row);
+    }
+    UNROLL(2)
+    for (int x = 0; x < row_vectors; x++)
+        vstore(column + x * VL, sums[x]);
+}
+
+static void sum_wide(float *column, float *lanes, const float *ds, int64_t rows,
+                     int64_t row_vectors)
+{
+    for (int64_t y = 0; y < rows; y++) {
+        vf row = vzero();
+        for (int64_t x = 0; x < row_vectors; x++) {
+            const vf v = vload(ds + (y * row_vectors + x) * VL);
+            vstore(column + x * VL, vload(column + x * VL) + v);
+            row += v;
+        }
+        vstore(lanes + y * VL, row);
     }
 }
 
-static void bias_gradients(const backward_space *space, const attn_attention_plan *plan, int64_t b,
-                           int64_t queries)
+/* A block's share of the gradients of the biases. */
+static __attribute__((noinline)) void bias_gradients(const backward_space *space,
+                                                     const attn_attention_plan *plan, int64_t b,
+                                                     int64_t queries)
 {
-    const int64_t start = b * plan->block_rows;
+    const int64_t start = b * plan->block_rows, width_w = space->shared.width_w;
     const int64_t rows = attn_min(plan->block_rows, plan->H - start);
-    sum_rows_and_columns(space, plan, queries, rows, plan->row_vectors);
+    for (int64_t q = 0; q < queries; q++) {
+        float *column = space->d_in_w + q * width_w, *lanes = space->row_lanes + q * rows * VL;
+        const float *ds = space->ds + q * plan->block_vectors * VL;
+        if (plan->row_vectors == 1)
+            sum_narrow(column, lanes, ds, rows, 1);
+        else if (plan->row_vectors == 2)
+            sum_narrow(column, lanes, ds, rows, 2);
+        else
+            sum_wide(column, lanes, ds, rows, plan->row_vectors);
+    }
     lane_sums(space->row_sum, space->row_lanes, queries * rows);
     for (int64_t q = 0; q < queries; q++)
-        memcpy(space->d_in_h + q * space->shared.width_h + start, space->row_sum + q * rows,
+        memcpy(space->d_in_h + q * space->shared.stride_h + start, space->row_sum + q * rows,
                (size_t)rows * sizeof(float));
 }
 
-/* From the gradient of one query's bias: to the table, and to the query (its lanes). */
-INLINE void bias_row_backward(float *d_table, float *q_lanes, const float *d_bias, int64_t width,
-                              const float *query, const float *table, int64_t stride, int64_t d,
-                              int64_t at, int64_t length)
+/* From the gradients of a block's biases to the tables, and to the queries (their lanes). */
+static __attribute__((noinline)) void
+biases_backward(const backward_space *space, const attn_attention_plan *plan,
+                const attn_attention_head *head, const attn_attention_gradient *gradient,
+                const query_block *block)
 {
-    const int64_t window = length - 1 - at;
-    for (int64_t i = 0; i < d; i++) {
-        const vf query_i = vset(query[i]);
-        const float *from = table + i * stride + window;
-        float *to = d_table + i * stride + window;
-        vf sum = vload(q_lanes + i * VL);
-        for (int64_t x = 0; x < width; x += VL) {
-            const vf gradient = vload(d_bias + x);
-            sum = vfma(gradient, vload(from + x), sum);
-            vstore(to + x, vfma(gradient, query_i, vload(to + x)));
-        }
-        vstore(q_lanes + i * VL, sum);
-    }
+    const attention_space *shared = &space->shared;
+    const int64_t d = plan->d, stride_w = shared->stride_w, width = window_w_width(block, plan);
+    const int64_t at_h = window_h(block, plan), at_w = window_w(block, plan);
+    memset(shared->shifted, 0, (size_t)(QB * stride_w) * sizeof(float));
+    for (int64_t q = 0; q < block->count; q++)
+        for (int64_t x = 0; x < shared->width_w; x += VL)
+            vstore(shared->shifted + q * stride_w + block->count - 1 - q + x,
+                   vload(space->d_in_w + q * shared->width_w + x));
+    dot_add(space->bias_lanes, space->d_in_h, shared->stride_h, head->table_h + at_h, plan->table_h,
+            d, shared->width_h, block->live);
+    dot_add(space->bias_lanes, shared->shifted, stride_w, head->table_w + at_w, plan->table_w, d,
+            width, block->live);
+    outer_add(gradient->table_h + at_h, plan->table_h, space->d_in_h, shared->stride_h,
+              shared->bias_q, d, shared->width_h, block->live);
+    outer_add(gradient->table_w + at_w, plan->table_w, shared->shifted, stride_w, shared->bias_q, d,
+              width, block->live);
 }
 
 static void prepare_gradients(const backward_space *space, const attn_attention_plan *plan,
                               const attn_attention_head *head,
-                              const attn_attention_gradient *gradient, int64_t first, int64_t count)
+                              const attn_attention_gradient *gradient, const query_block *block)
 {
     const attention_space *shared = &space->shared;
     const int64_t e = plan->e;
-    load_queries(space->dy, &gradient->dy, e, first, count, 1.0f);
-    load_queries(space->y, &head->y, e, first, count, 1.0f);
-    for (int64_t q = 0; q < QB; q++) {
+    load_queries(space->dy, &gradient->dy, e, block, 1.0f);
+    load_queries(space->y, &head->y, e, block, 1.0f);
+    for (int64_t q = 0; q < block->live; q++) {
         float sum = 0.0f;
         for (int64_t j = 0; j < e; j++)
             sum += space->dy[q * e + j] * space->y[q * e + j];
         space->offset[q] = -sum;
-        const float lse = q < count ? head->lse[first + q] : 0.0f;
+        const float lse = q < block->count ? head->lse[block->first + q] : 0.0f;
         for (int64_t y = 0; y < plan->H; y++)
-            shared->in_h[q * shared->width_h + y] -= lse;
+            shared->in_h[q * shared->stride_h + y] -= lse;
     }
     memset(space->q_lanes, 0, (size_t)(QB * plan->d * VL) * sizeof(float));
-    memset(space->bias_lanes, 0, (size_t)(QB * plan->d * VL) * sizeof(float));
+    if (space->bias_lanes != space->q_lanes)
+        memset(space->bias_lanes, 0, (size_t)(QB * plan->d * VL) * sizeof(float));
     memset(space->d_in_w, 0, (size_t)(QB * shared->width_w) * sizeof(float));
-    memset(space->d_in_h, 0, (size_t)(QB * shared->width_h) * sizeof(float));
+    memset(space->d_in_h, 0, (size_t)(QB * shared->stride_h) * sizeof(float));
 }
 
 static void finish_queries(const backward_space *space, const attn_attention_plan *plan,
-                           const attn_attention_head *head,
-                           const attn_attention_gradient *gradient, int64_t first, int64_t count)
+                           const attn_attention_gradient *gradient, const query_block *block)
 {
-    const attention_space *shared = &space->shared;
     const int64_t d = plan->d;
     const float scale = 1.0f / sqrtf((float)d);
-    for (int64_t q = 0; q < count; q++) {
-        const float *query = shared->bias_q + q * d;
-        float *lanes = space->bias_lanes + q * d * VL;
-        bias_row_backward(gradient->table_w, lanes, space->d_in_w + q * shared->width_w,
-                          shared->width_w, query, head->table_w, plan->table_w, d,
-                          (first + q) % plan->W, plan->W);
-        bias_row_backward(gradient->table_h, lanes, space->d_in_h + q * shared->width_h,
-                          shared->width_h, query, head->table_h, plan->table_h, d,
-                          (first + q) / plan->W, plan->H);
-    }
-    lane_sums(space->rows, space->q_lanes, QB * d);
-    store_queries(&gradient->dq, space->rows, d, first, count, scale);
+    lane_sums(space->rows, space->q_lanes, block->live * d);
+    store_queries(&gradient->dq, space->rows, d, block, scale);
     if (!plan->summed_bias)
         return;
-    lane_sums(space->rows, space->bias_lanes, QB * d);
-    for (int64_t at = 0; at < count * d; at++)
-        gradient->summed_q[first * d + at] += scale * space->rows[at];
+    lane_sums(space->rows, space->bias_lanes, block->live * d);
+    for (int64_t at = 0; at < block->count * d; at++)
+        gradient->summed_q[block->first * d + at] += scale * space->rows[at];
 }
 
 static void backward_queries(const backward_space *space, const attn_attention_plan *plan,
                              const attn_attention_head *head,
-                             const attn_attention_gradient *gradient, int64_t first, int64_t count)
+                             const attn_attention_gradient *gradient, const query_block *block)
 {
     const attention_space *shared = &space->shared;
-    const int64_t d = plan->d, e = plan->e, stride = plan->block_vectors * VL;
-    const int64_t live = round_up(count, QT);
-    prepare_queries(shared, plan, head, first, count);
-    prepare_gradients(space, plan, head, gradient, first, count);
+    const int64_t d = plan->d, e = plan->e, stride = plan->block_vectors * VL, live = block->live;
+    prepare_queries(shared, plan, head, block);
+    prepare_gradients(space, plan, head, gradient, block);
     for (int64_t b = 0; b < plan->blocks; b++) {
-        for (int64_t q = 0; q < live; q += QT)
-            for (int64_t t = 0; t < plan->block_vectors; t += KT)
-                backward_tile(space, plan, q, b, t);
-        outer_add(space->dv + b * e * stride, shared->p, space->dy, e, stride, live);
-        outer_add(space->dk + b * d * stride, space->ds, shared->q, d, stride, live);
-        dot_add(space->q_lanes, space->ds, shared->k + b * d * stride, d, stride, live);
+        const int64_t keys = b * d * stride, values = b * e * stride;
+        backward_keys(space, plan, b, live);
+        outer_add(space->dv + values, stride, shared->p, stride, space->dy, e, stride, live);
+        outer_add(space->dk + keys, stride, space->ds, stride, shared->q, d, stride, live);
+        dot_add(space->q_lanes, space->ds, stride, shared->k + keys, stride, d, stride, live);
         bias_gradients(space, plan, b, live);
     }
-    finish_queries(space, plan, head, gradient, first, count);
+    biases_backward(space, plan, head, gradient, block);
+    finish_queries(space, plan, gradient, block);
 }
 
 void KERNEL(attention_backward)(const attn_attention_plan *plan, const attn_attention_head *head,
@@ -203,13 +231,13 @@ void KERNEL(attention_backward)(const attn_attention_plan *plan, const attn_atte
 {
     int64_t used = 0;
     const backward_space space = take_backward(scratch, &used, plan);
-    const int64_t L = plan->H * plan->W, d = plan->d, e = plan->e;
+    const int64_t d = plan->d, e = plan->e;
     const int64_t packed = plan->blocks * plan->block_vectors * VL;
     prepare_head(&space.shared, plan, head);
     memset(space.dk, 0, (size_t)(d * packed) * sizeof(float));
     memset(space.dv, 0, (size_t)(e * packed) * sizeof(float));
-    for (int64_t first = 0; first < L; first += QB)
-        backward_queries(&space, plan, head, gradient, first, attn_min(QB, L - first));
+    for (query_block block = {0}; next_queries(&block, plan);)
+        backward_queries(&space, plan, head, gradient, &block);
     /* The queries in use carry the factor of base 2; ln 2 takes it away. */
     unpack_keys(&gradient->dk, space.dk, d, 1.0f / LOG2_E, plan);
     unpack_keys(&gradient->dv, space.dv, e, 1.0f, plan);
