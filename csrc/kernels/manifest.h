@@ -102,3 +102,35 @@ X(void, winograd_output_adjoint, (float *m, int64_t spot, const float *dy,
 X(void, winograd_weight, (float *u, int64_t spot, const float *g, int64_t tap, int64_t count))
 X(void, winograd_weight_adjoint, (float *g, int64_t tap, const float *u, int64_t spot,
                                   int64_t count))
+
+
+/* gates_apply.c, gates_reduce.c, gates_pool.c, gates_small.c: attention gates of one image */
+X(void, gate_apply, (float *y, const float *x, const attn_gates *gates))
+X(void, gate_backward, (float *dx, const float *dy, const float *x, const attn_gates *gates,
+                        const attn_gate_terms *t))
+X(void, gate_reduce, (float *dchannel, float *dposition, const float *dy, const float *x,
+                      const attn_gates *gates))
+X(void, gate_pool_average, (float *average, const float *x, int64_t C, int64_t HW, bool blocked))
+X(void, gate_pool_both, (float *average, float *maximum, int32_t *index, const float *x, int64_t C,
+                         int64_t HW, bool blocked))
+X(void, gate_pool_norm, (float *norm, const float *x, int64_t C, int64_t HW, bool blocked))
+X(void, gate_pool_log_sum_exp, (float *value, const float *maximum, const float *x, int64_t C,
+                                int64_t HW, bool blocked))
+X(void, gate_pool_backward, (float *dx, const float *x, const float *by_norm,
+                             const float *log_sum_exp, const float *by_exp, int64_t C, int64_t HW,
+                             bool blocked))
+X(void, gate_maps, (float *maximum, float *mean, int32_t *index, float *average, const float *x,
+                    int64_t C, int64_t HW, bool blocked))
+X(void, gate_mlp_forward, (float *gate, float *factor, float *hidden, const float *pooled,
+                           const attn_gate_mlp *mlp))
+X(void, gate_mlp_backward, (float *dpooled, float *dhidden, float *dlogit, const float *dgate,
+                            const float *gate, const float *hidden, const attn_gate_mlp *mlp))
+X(void, gate_weighted_rows, (float *y, const float *weights, int64_t stride, const float *rows,
+                             int64_t R, int64_t C))
+X(void, gate_conv7, (float *y, const float *maps, int planes, const float *weight, float bias,
+                     const attn_gate_map *size))
+X(void, gate_conv7_weight, (float *dweight, const float *maps, int planes, const float *dy,
+                            const attn_gate_map *size))
+X(void, gate_sums, (double sums[2], const float *a, const float *b, int64_t n))
+X(void, gate_sigmoid, (float *y, const float *x, float mean, float scale, float shift, int64_t n))
+X(void, gate_sigmoid_backward, (float *dx, const float *dy, const float *y, int64_t n))

@@ -4,6 +4,7 @@
 
 #include "../attnnet.h"
 #include "attention_types.h"
+#include "gates.h"
 
 /* Results of this many bytes are written past the caches (vstream), where rows are aligned: they
  * would push out what is still needed, and each line would be read before it is written. Measured
