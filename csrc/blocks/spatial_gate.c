@@ -285,19 +285,19 @@ static void reduce_image(void *context, int64_t n, int worker)
         attn_channel_backward(&job->gradients, &job->channel, job->mlp, n);
 }
 
-/* dz, with its halo, from du; returns its sum. */
+/* dz, with its halo, from du; returns its sum. In double: what the batch norm takes off is the same
+ * everywhere, so its rounding would not average out in the convolution's gradients. */
 static double fill_dz(const spatial_job *job, int64_t n, float *dz)
 {
     const attn_gate_map *size = &job->size;
+    const attn_spatial_state *state = &job->state;
     const float *du = job->du + n * job->gates.HW, *z = job->z + n * job->gates.HW;
-    float scale = (float)(job->bn_w * job->state.rstd), mean = (float)job->state.mean;
-    float off = (float)job->mean_du, slope = (float)(job->mean_du_xhat * job->state.rstd);
-    double sum = 0.0;
+    double scale = job->bn_w * state->rstd, slope = job->mean_du_xhat * state->rstd, sum = 0.0;
     memset(dz, 0, (size_t)size->plane * sizeof *dz);
     for (int64_t row = 0; row < size->H; row++) {
         float *to = dz + (row + ATTN_GATE_HALO) * size->pitch + ATTN_GATE_HALO;
         for (int64_t col = 0; col < size->W; col++, du++, z++)
-            to[col] = scale * (*du - off - (*z - mean) * slope);
+            to[col] = (float)(scale * ((*du - job->mean_du) - (*z - state->mean) * slope));
         for (int64_t col = 0; col < size->W; col++)
             sum += to[col];
     }

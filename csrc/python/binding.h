@@ -93,6 +93,7 @@ extern PyMethodDef bind_elementwise_functions[];
 extern PyMethodDef bind_shape_functions[];
 extern PyMethodDef bind_dense_functions[];
 extern PyMethodDef bind_convolution_functions[];
+extern PyMethodDef bind_blocks_functions[];
 extern PyMethodDef bind_data_functions[];
 extern PyMethodDef bind_optim_functions[];
 extern PyMethodDef bind_attention_functions[];

@@ -21,6 +21,7 @@ static PyMethodDef *const tables[] = {
     bind_shape_functions,
     bind_dense_functions,
     bind_convolution_functions,
+    bind_blocks_functions,
     bind_data_functions,
     bind_optim_functions,
     bind_attention_functions,

@@ -1,0 +1,196 @@
+"""The study's attention blocks as fused operations: one C call forward, one backward.
+
+Every block takes x (N, C, H, W) and scales it by a gate a channel, a gate a position, or both;
+the result has x's shape. Weights of 1x1 layers may be given as linear, (K, C), or as convolution
+weights, (K, C, 1, 1). With ``relu=True`` the result is max(0, block(x)), in the same passes over
+memory: use it where a ReLU follows. ``block_gates`` shows the gates themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from . import _core
+from .errors import unknown_name
+
+__all__ = ["Gates", "block_gates", "ca", "nab", "new_block", "sa", "se", "sec"]
+
+
+def _tensor(value) -> _core.Tensor:
+    if isinstance(value, _core.Tensor):
+        return value
+    from .tensor import Tensor
+
+    return Tensor(value)
+
+
+def se(x, w1, w2, *, relu: bool = False):
+    """Squeeze and excitation, with the input added: x + x * g, g = sigmoid(w2 relu(w1 mean(x))).
+
+    J. Hu, L. Shen, G. Sun, "Squeeze-and-Excitation Networks", CVPR 2018. The mean is over H and W;
+    there are no biases.
+
+    Args:
+        x: (N, C, H, W).
+        w1: (K, C); the study takes K = C / 8.
+        w2: (C, K).
+        relu: apply a ReLU to the result (default False).
+
+    Returns:
+        (N, C, H, W).
+
+    Raises:
+        ValueError: for shapes that do not fit, and where K is 0 (too few channels to reduce).
+        TypeError: for a weight that is not a tensor.
+    """
+    return _core.se(_tensor(x), w1, w2, relu)
+
+
+def sec(x, w1, b1, w2, b2, *, relu: bool = False):
+    """Squeeze and excitation by two 1x1 convolutions with bias: x * g,
+    g = sigmoid(w2 relu(w1 mean(x) + b1) + b2).
+
+    J. Hu, L. Shen, G. Sun, "Squeeze-and-Excitation Networks", CVPR 2018.
+
+    Args:
+        x: (N, C, H, W).
+        w1, b1: (K, C, 1, 1) and (K); the study takes K = C / 8.
+        w2, b2: (C, K, 1, 1) and (C).
+        relu: apply a ReLU to the result (default False).
+
+    Returns:
+        (N, C, H, W).
+
+    Raises:
+        ValueError: for shapes that do not fit, and where K is 0 (too few channels to reduce).
+        TypeError: for a weight that is not a tensor.
+    """
+    return _core.sec(_tensor(x), w1, b1, w2, b2, relu)
+
+
+def ca(x, w1, b1, w2, b2, pool_types: Sequence[str] = ("avg", "max"), *, relu: bool = False):
+    """Channel attention: x * sigmoid(sum over the pools of mlp(pool(x))), where
+    mlp(v) = w2 relu(w1 v + b1) + b2 is shared by the pools.
+
+    The channel gate of S. Woo, J. Park, J.-Y. Lee, I. S. Kweon, "CBAM: Convolutional Block
+    Attention Module", ECCV 2018.
+
+    Args:
+        x: (N, C, H, W).
+        w1, b1: (K, C) and (K); the study takes K = C / 16.
+        w2, b2: (C, K) and (C).
+        pool_types: different names among "avg" (mean over positions), "max" (its gradient goes to
+            the first maximum), "lp" (square root of the sum of squares; its gradient at 0 is 0) and
+            "lse" (logarithm of the sum of exponentials). Default ("avg", "max").
+        relu: apply a ReLU to the result (default False).
+
+    Returns:
+        (N, C, H, W).
+
+    Raises:
+        ValueError: for shapes that do not fit, an unknown or repeated pool, and where K is 0 (too
+            few channels to reduce).
+        TypeError: for a weight that is not a tensor.
+    """
+    return _core.ca(_tensor(x), w1, b1, w2, b2, tuple(pool_types), relu)
+
+
+def sa(x, conv_w, conv_b, running_mean, running_var, bn_w, bn_b, training: bool,
+       momentum: float = 0.01, eps: float = 1e-5, *, relu: bool = False):
+    """Spatial attention: x * sigmoid(batch_norm(conv7x7([max over channels, mean over channels]))).
+
+    The spatial gate of S. Woo, J. Park, J.-Y. Lee, I. S. Kweon, "CBAM: Convolutional Block
+    Attention Module", ECCV 2018. The maximum's gradient goes to the first of equal channels.
+
+    Args:
+        x: (N, C, H, W).
+        conv_w, conv_b: (1, 2, 7, 7) and (1); padding 3; input channel 0 is the maximum.
+        running_mean, running_var: (1); used in evaluation, updated in place in training (the
+            variance with n - 1). None in training: not kept.
+        bn_w, bn_b: (1).
+        training: normalise with the batch's own (biased) statistics.
+        momentum: share of the batch in the running statistics (default 0.01).
+        eps: added to the variance (default 1e-5).
+        relu: apply a ReLU to the result (default False).
+
+    Returns:
+        (N, C, H, W).
+
+    Raises:
+        ValueError: for shapes that do not fit, and in training where N * H * W is below 2.
+        TypeError: for a weight that is not a tensor.
+    """
+    return _core.sa(_tensor(x), conv_w, conv_b, running_mean, running_var, bn_w, bn_b, training,
+                    momentum, eps, relu)
+
+
+def new_block(x, w1, w2, conv_w, conv_b, running_mean, running_var, bn_w, bn_b, training: bool,
+              momentum: float = 0.01, eps: float = 1e-5, *, relu: bool = False):
+    """The study's NEW block: a + a * g with a = sa(x) and SE's gate g computed from x itself.
+
+    Args:
+        x: (N, C, H, W).
+        w1, w2: (K, C) and (C, K), as in :func:`se`; the study takes K = C / 8.
+        conv_w, conv_b, running_mean, running_var, bn_w, bn_b, training, momentum, eps: as in
+            :func:`sa`.
+        relu: apply a ReLU to the result (default False).
+
+    Returns:
+        (N, C, H, W).
+
+    Raises:
+        ValueError: for shapes that do not fit, where K is 0 (too few channels to reduce), and in
+            training where N * H * W is below 2.
+        TypeError: for a weight that is not a tensor.
+    """
+    return _core.new_block(_tensor(x), w1, w2, conv_w, conv_b, running_mean, running_var, bn_w,
+                           bn_b, training, momentum, eps, relu)
+
+
+def nab(x, sam_w, sam_b, cam_w, cam_b, *, relu: bool = False):
+    """The study's NAB block: x * p * c, a gate a position and a gate a channel.
+
+    p = sigmoid(conv1x1(x)); c = the largest over positions of sigmoid(conv7x7(x)), with stride 3
+    and no padding; its gradient goes to the first maximum.
+
+    Args:
+        x: (N, C, H, W), H and W at least 7.
+        sam_w, sam_b: (1, C, 1, 1) and (1).
+        cam_w, cam_b: (C, C, 7, 7) and (C).
+        relu: apply a ReLU to the result (default False).
+
+    Returns:
+        (N, C, H, W).
+
+    Raises:
+        ValueError: for shapes that do not fit, and where H or W is below 7.
+        TypeError: for a weight that is not a tensor.
+    """
+    return _core.nab(_tensor(x), sam_w, sam_b, cam_w, cam_b, relu)
+
+
+class Gates(NamedTuple):
+    """What a block scales its input by: ``channel`` (N, C) and ``position`` (N, 1, H, W), each a
+    tensor with values in (0, 1), or None where the block has no such gate."""
+
+    channel: _core.Tensor | None
+    position: _core.Tensor | None
+
+
+def block_gates(block: str, x, *arguments) -> Gates:
+    """The gates of a block, without its result, its gradients, or any change of running statistics.
+
+    Args:
+        block: "se", "sec", "ca", "sa", "new_block" or "nab".
+        x: (N, C, H, W).
+        arguments: the block's further arguments, all of them, in the order of its function here
+            (but ``relu``): ``block_gates("ca", x, w1, b1, w2, b2, ("avg", "max"))``.
+
+    Raises:
+        ValueError: for an unknown block and for what the block itself refuses.
+    """
+    function = getattr(_core, f"{block}_gates", None)
+    if function is None:
+        raise unknown_name("block", block, ["ca", "nab", "new_block", "sa", "se", "sec"])
+    return Gates(*function(_tensor(x), *arguments))
