@@ -3,14 +3,15 @@ bits that do not depend on threads, and errors."""
 
 from __future__ import annotations
 
-import attnnet
 import numpy as np
 import pytest
-from attnnet import _core
-from attnnet import functional_blocks as fb
 from reference import blocks, golden
 from reference.compare import assert_close
 from reference.states import draw_state
+
+import attnnet
+from attnnet import _core
+from attnnet import functional_blocks as fb
 
 BLOCKS = ("SE", "SEC", "CA", "SA", "NEW", "NAB")
 CHANNEL_KEYS = {
@@ -106,7 +107,8 @@ def twin_with_relu(name, x, state, dy, training, relu, **options):
     return (np.maximum(y, 0.0) if relu else y), dx, grads, after
 
 
-SIZES = [(3, 32, 5, 7), (9, 48, 1, 1), (1, 48, 3, 6), (2, 20, 9, 8), (2, 64, 17, 19), (1, 16, 33, 1)]
+SIZES = [(3, 32, 5, 7), (9, 48, 1, 1), (1, 48, 3, 6), (2, 20, 9, 8), (2, 64, 17, 19),
+         (1, 16, 33, 1)]
 
 
 @pytest.mark.parametrize("relu", [False, True], ids=["", "relu"])
