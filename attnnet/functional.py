@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import _core
+from .functional_blocks import block_gates, ca, nab, new_block, sa, se, sec  # noqa: F401
 from .random import next_draw
 
 Pair = int | Sequence[int]

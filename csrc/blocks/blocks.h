@@ -30,10 +30,13 @@ attn_status attn_sec(attn_tensor **y, attn_block_gates *gates, attn_tensor *x, a
                      attn_tensor *b1, attn_tensor *w2, attn_tensor *b2, bool relu);
 
 /* channel_gate.c: y = x * sigmoid(sum over pools of mlp(pool(x))) */
-typedef enum { ATTN_POOL_AVG, ATTN_POOL_MAX, ATTN_POOL_LP, ATTN_POOL_LSE, ATTN_POOL_TYPES } attn_pool;
+typedef enum {
+    ATTN_POOL_AVG, ATTN_POOL_MAX, ATTN_POOL_LP, ATTN_POOL_LSE,
+    ATTN_POOL_TYPES
+} attn_gate_pool;
 attn_status attn_channel_attention(attn_tensor **y, attn_block_gates *gates, attn_tensor *x,
                                    attn_tensor *w1, attn_tensor *b1, attn_tensor *w2,
-                                   attn_tensor *b2, const attn_pool *pools, int pool_count,
+                                   attn_tensor *b2, const attn_gate_pool *pools, int pool_count,
                                    bool relu);
 
 /* The spatial gate's parameters: a 7x7 convolution of 2 maps to 1, and its batch norm. */

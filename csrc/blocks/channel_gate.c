@@ -241,7 +241,7 @@ static const attn_operation channel_attention_op = {"ca", attn_channel_gate_back
 
 attn_status attn_channel_attention(attn_tensor **y, attn_block_gates *gates, attn_tensor *x,
                                    attn_tensor *w1, attn_tensor *b1, attn_tensor *w2,
-                                   attn_tensor *b2, const attn_pool *pools, int pool_count,
+                                   attn_tensor *b2, const attn_gate_pool *pools, int pool_count,
                                    bool relu)
 {
     ATTN_TRY(attn_block_check_input("ca", x));

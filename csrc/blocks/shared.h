@@ -82,7 +82,7 @@ attn_status attn_channel_parameter_gradients(attn_node *node, attn_tensor **dx, 
 typedef struct {
     const char *block;
     const attn_operation *operation;
-    attn_pool pools[ATTN_POOL_TYPES];
+    attn_gate_pool pools[ATTN_POOL_TYPES];
     int pool_count;
     float offset; /* y = x * (offset + gate) */
     bool relu;

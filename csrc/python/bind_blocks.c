@@ -76,7 +76,7 @@ static PyObject *run_sec(PyObject *module, PyObject *const *args, Py_ssize_t cou
 BLOCK(sec)
 
 /* A tuple or list of names; returns how many. */
-static int take_pools(arguments *a, attn_pool pools[ATTN_POOL_TYPES])
+static int take_pools(arguments *a, attn_gate_pool pools[ATTN_POOL_TYPES])
 {
     static const char *const names[ATTN_POOL_TYPES] = {"avg", "max", "lp", "lse"};
     PyObject *object = take_object(a, "pool_types");
@@ -89,7 +89,7 @@ static int take_pools(arguments *a, attn_pool pools[ATTN_POOL_TYPES])
         PyObject *name = PySequence_Fast_GET_ITEM(object, i);
         for (int kind = 0; PyUnicode_Check(name) && kind < ATTN_POOL_TYPES; kind++)
             if (PyUnicode_CompareWithASCIIString(name, names[kind]) == 0)
-                pools[found++] = (attn_pool)kind;
+                pools[found++] = (attn_gate_pool)kind;
     }
     if (length < 1 || length > ATTN_POOL_TYPES || found != length) {
         PyErr_Format(PyExc_ValueError,
@@ -106,7 +106,7 @@ static PyObject *run_ca(PyObject *module, PyObject *const *args, Py_ssize_t coun
     attn_tensor *x = take_tensor(&a, "x"), *w1 = take_tensor(&a, "w1");
     attn_tensor *b1 = take_tensor(&a, "b1"), *w2 = take_tensor(&a, "w2");
     attn_tensor *b2 = take_tensor(&a, "b2");
-    attn_pool pools[ATTN_POOL_TYPES];
+    attn_gate_pool pools[ATTN_POOL_TYPES];
     int pool_count = take_pools(&a, pools);
     bool relu = take_relu(&a);
     RUN_BLOCK(attn_channel_attention(to, of, x, w1, b1, w2, b2, pools, pool_count, relu));
