@@ -4,8 +4,16 @@ from .classifier import Classifier
 from .placement import Placement, read_placement
 from .predict import Prediction, Predictions
 from .registry import create_model, find_model, list_models, register_model
-from .resnet import BasicBlock, Bottleneck, ResNet, resnet18, resnet34, resnet50, resnet101
-from .resnet import resnet152
+from .resnet import (
+    BasicBlock,
+    Bottleneck,
+    ResNet,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+)
 from .vgg import VGG, vgg11, vgg13, vgg16, vgg19
 
 __all__ = [

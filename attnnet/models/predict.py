@@ -165,9 +165,7 @@ def _scaled(array: np.ndarray) -> np.ndarray:
     """float32 in 0..1."""
     if array.dtype.kind in "iu":
         if array.size and not (array.min() >= 0 and array.max() <= 255):
-            raise ValueError(
-                f"integer images must be 0 to 255, got {array.min()} to {array.max()}"
-            )
+            raise ValueError(f"integer images must be 0 to 255, got {array.min()} to {array.max()}")
         return array.astype(np.float32) / np.float32(255)
     if array.dtype.kind != "f":
         raise ValueError(f"images must be integers (0 to 255) or floats (0 to 1): {array.dtype}")

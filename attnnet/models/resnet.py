@@ -46,9 +46,7 @@ class _Residual(Module):
     def attention(self, block: Module | None) -> None:
         self.image_module = block
 
-    def _leave(
-        self, out: Tensor, x: Tensor, conv: Module, bn: Module, relu: Module
-    ) -> Tensor:
+    def _leave(self, out: Tensor, x: Tensor, conv: Module, bn: Module, relu: Module) -> Tensor:
         """relu(attention(bn(conv(out)) + shortcut(x)))."""
         residual = self.shortcut(x)
         if self.image_module is None:

@@ -53,9 +53,7 @@ class VGG(Classifier):
         batch_norm: bool = True,
         dropout: float = 0.5,
     ) -> None:
-        placement = read_placement(
-            block, len(WIDTHS), arch.upper(), ["VGG", f"{arch.upper()}_BN"]
-        )
+        placement = read_placement(block, len(WIDTHS), arch.upper(), ["VGG", f"{arch.upper()}_BN"])
         super().__init__(arch, placement, num_classes, in_channels, image_size)
         if min(self.image_size) < 2 ** len(WIDTHS):
             raise ValueError(
@@ -121,12 +119,10 @@ def _network(depth: int, counts: tuple[int, int, int, int, int]) -> Callable[...
         batch_norm: bool = True,
         dropout: float = 0.5,
     ) -> VGG:
-        return VGG(
-            name, counts, block, num_classes, in_channels, image_size, batch_norm, dropout
-        )
+        return VGG(name, counts, block, num_classes, in_channels, image_size, batch_norm, dropout)
 
     make.__name__ = make.__qualname__ = name
-    make.__doc__ = f"""VGG{depth}, CIFAR form (groups of {", ".join(map(str, counts))} convolutions).
+    make.__doc__ = f"""VGG{depth}, CIFAR form (convolutions: {"-".join(map(str, counts))}).
 
     Args:
         block: placement of attention blocks, such as "NEW_1" (stages 1 to 5); None for none.

@@ -92,7 +92,10 @@ class SE(AttentionBlock):
 def excitation(channels: int, hidden: int) -> Sequential:
     """The two linear maps of SE's gate, with its ReLU and sigmoid."""
     return Sequential(
-        Linear(channels, hidden, bias=False), ReLU(), Linear(hidden, channels, bias=False), Sigmoid()
+        Linear(channels, hidden, bias=False),
+        ReLU(),
+        Linear(hidden, channels, bias=False),
+        Sigmoid(),
     )
 
 
@@ -160,9 +163,7 @@ class CA(AttentionBlock):
             raise ValueError(
                 f"pool_types must be one or more of {', '.join(POOL_TYPES)}: got {pool_types!r}"
             )
-        self.mlp = Sequential(
-            Flatten(), Linear(channels, hidden), ReLU(), Linear(hidden, channels)
-        )
+        self.mlp = Sequential(Flatten(), Linear(channels, hidden), ReLU(), Linear(hidden, channels))
 
     def fused(self, x: Tensor) -> Tensor:
         a, b = self.mlp[1], self.mlp[3]
@@ -263,9 +264,7 @@ class NEW(AttentionBlock):
         self.sg = SA(channels)
 
     def fused(self, x: Tensor) -> Tensor:
-        return F.new_block(
-            x, self.fc[0].weight, self.fc[2].weight, *self.sg.spatial.arguments()
-        )
+        return F.new_block(x, self.fc[0].weight, self.fc[2].weight, *self.sg.spatial.arguments())
 
     def _channel_gate(self, x: Tensor) -> Tensor:
         return per_channel(self.fc(F.mean(x, (2, 3))))
@@ -301,7 +300,9 @@ class NAB(AttentionBlock):
         super().__init__()
         self._check(height, width)
         self.sam = Sequential(Conv2d(channels, 1, 1), Sigmoid())
-        self.cam = Sequential(Conv2d(channels, channels, 7, stride=3), Sigmoid(), AdaptiveMaxPool2d(1))
+        self.cam = Sequential(
+            Conv2d(channels, channels, 7, stride=3), Sigmoid(), AdaptiveMaxPool2d(1)
+        )
 
     def _check(self, height: int | None, width: int | None) -> None:
         if any(side is not None and side < self.least_size for side in (height, width)):
@@ -354,14 +355,14 @@ class _Chain(AttentionBlock):
         return x
 
 
-class SE_SA(_Chain):  # noqa: N801 - the study's name
+class SE_SA(_Chain):
     """SE, then SA on its output. Args: channels. Parameters under ``0.*`` and ``1.*``."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(**{"0": SE(channels), "1": SA(channels)})
 
 
-class SEC_SA(_Chain):  # noqa: N801 - the study's name
+class SEC_SA(_Chain):
     """SEC, then SA on its output. Args: channels. Parameters under ``0.*`` and ``1.*``."""
 
     def __init__(self, channels: int) -> None:

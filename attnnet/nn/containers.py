@@ -37,6 +37,11 @@ class _Listed(Module):
     def __setitem__(self, index: int, module: Module) -> None:
         self.add_module(self._key(index), module)
 
+    def _replace_all(self, modules: list[Module]) -> None:
+        for name in list(self._modules):
+            delattr(self, name)
+        self.extend(modules)
+
     def append(self, module: Module) -> _Listed:
         """Add a module at the end; returns the container."""
         self.add_module(str(len(self)), module)
@@ -69,8 +74,7 @@ class ModuleList(_Listed):
         """Put a module before a position; later ones move up by one name."""
         members = self._items()
         members.insert(index, module)
-        self._modules.clear()
-        self.extend(members)
+        self._replace_all(members)
 
 
 class _ConvStep:
@@ -117,9 +121,7 @@ class Sequential(_Listed):
         members = self._items()
         self._key(index)
         del members[index]
-        self._modules.clear()
-        self.__dict__.pop("_plan", None)
-        self.extend(members)
+        self._replace_all(members)
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):

@@ -18,7 +18,6 @@ import numpy as np
 
 from .. import _core
 from .. import functional as F
-from ..autograd import is_grad_enabled
 from ..tensor import Tensor
 from .layers import BatchNorm2d, Conv2d, ReLU
 from .module import Module
@@ -49,7 +48,7 @@ def conv_bn(
     rectify = relu is not None and relu is not False
     if bn is not None and bn.training:
         conv.__dict__["_folded"] = None  # stale after this step: give its memory back
-    elif not is_grad_enabled() and (bn is None or bn.running_mean is not None):
+    elif not _core.grad_enabled() and (bn is None or bn.running_mean is not None):
         weight, bias = (conv.weight, conv.bias) if bn is None else _folded(conv, bn)
         return _core.conv2d_fused(
             x, weight, bias, residual, rectify, conv.stride, conv.padding, conv.groups
@@ -77,7 +76,10 @@ def _one_by_one(
 def _folded(conv: Conv2d, bn: BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weights and bias of the convolution that equals conv, then bn in evaluation mode."""
     sources = (conv.weight, conv.bias, bn.weight, bn.bias, bn.running_mean, bn.running_var)
-    key = tuple((id(t), t.version) for t in sources if t is not None) + (bn.eps,)
+    key = [bn.eps]
+    for source in sources:
+        if source is not None:
+            key += (id(source), source.version)
     kept = conv.__dict__.get("_folded")
     # The kept entry holds its sources, so that no id can be taken over by a new tensor.
     if kept is not None and kept[0] == key:

@@ -23,6 +23,7 @@ from .parameter import Parameter
 if TYPE_CHECKING:
     from .summary import Summary
 
+_TABLES = ("_parameters", "_buffers", "_modules")
 # Attributes that hold what a copy or a pickle must not share or carry: hooks and caches.
 _TRANSIENT = {"_forward_hooks", "_output_grad_hooks", "_hooked", "_folded", "_plan"}
 
@@ -111,7 +112,7 @@ class Module:
                     f"cannot assign {type(value).__name__} as parameter {name!r} of "
                     f"{type(self).__name__} (Parameter or None expected)"
                 )
-            state["_parameters"][name] = None
+            self.register_parameter(name, None)
         elif name in state.get("_modules", ()):
             if value is not None:
                 raise TypeError(
@@ -126,30 +127,18 @@ class Module:
 
     def __getattr__(self, name: str) -> Any:
         # Reached only where the instance and the class hold no such attribute.
-        state = self.__dict__
-        for table in ("_parameters", "_modules", "_buffers"):
-            if table in state and name in state[table]:
-                return state[table][name]
         choices = [] if name.startswith("_") else dir(self)
         near = difflib.get_close_matches(name, choices, n=1, cutoff=0.75)
         hint = f". Did you mean {near[0]!r}?" if near else ""
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
     def __delattr__(self, name: str) -> None:
-        for table in ("_parameters", "_modules", "_buffers"):
-            if name in self.__dict__.get(table, ()):
-                del self.__dict__[table][name]
-                return
+        for table in _TABLES:
+            self.__dict__.get(table, {}).pop(name, None)
         object.__delattr__(self, name)
 
-    def __dir__(self) -> list[str]:
-        names = set(object.__dir__(self))
-        for table in ("_parameters", "_modules", "_buffers"):
-            names.update(self.__dict__.get(table, ()))
-        return sorted(names)
-
-    def _claim(self, kind: str, table: str, name: str) -> None:
-        """Check a name before it enters one table, and take it out of the others."""
+    def _check_name(self, kind: str, name: str) -> None:
+        """Refuse names that members cannot have."""
         if "_parameters" not in self.__dict__:
             raise AttributeError(
                 f"cannot assign {kind} before Module.__init__() call: "
@@ -161,20 +150,27 @@ class Module:
             raise KeyError(f"{kind} name can't be empty or contain '.', got {name!r}")
         if hasattr(type(self), name) or name in _TRANSIENT:
             raise KeyError(f"attribute {name!r} of {type(self).__name__} already exists")
-        for other in ("_parameters", "_modules", "_buffers"):
+
+    def _enter(self, table: str, name: str, member: Any) -> None:
+        """Put a checked member into its table and out of the others.
+
+        It is a plain attribute too, so that reading it costs no more than any attribute.
+        """
+        state = self.__dict__
+        for other in _TABLES:
             if other != table:
-                self.__dict__[other].pop(name, None)
-        self.__dict__.pop(name, None)
+                state[other].pop(name, None)
+        state[table][name] = state[name] = member
 
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
         """Add a parameter under a name (None reserves the name and saves nothing)."""
-        self._claim("parameter", "_parameters", name)
+        self._check_name("parameter", name)
         if parameter is not None and not isinstance(parameter, Parameter):
             raise TypeError(
                 f"cannot assign {type(parameter).__name__} object to parameter {name!r} "
                 "(Parameter or None required)"
             )
-        self._parameters[name] = parameter
+        self._enter("_parameters", name, parameter)
 
     def register_buffer(
         self, name: str, value: Tensor | np.ndarray | None, persistent: bool = True
@@ -189,21 +185,21 @@ class Module:
         Raises:
             TypeError: for a value of another type.
         """
-        self._claim("buffer", "_buffers", name)
+        self._check_name("buffer", name)
         if value is not None and not isinstance(value, (Tensor, np.ndarray)):
             raise TypeError(
                 f"cannot assign {type(value).__name__} object to buffer {name!r} "
                 "(attnnet Tensor, NumPy array or None required)"
             )
-        self._buffers[name] = value
+        self._enter("_buffers", name, value)
         (self._unsaved.discard if persistent else self._unsaved.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a child module under a name."""
-        self._claim("module", "_modules", name)
+        self._check_name("module", name)
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"{type(module).__name__} is not a Module subclass")
-        self._modules[name] = module
+        self._enter("_modules", name, module)
 
     register_module = add_module
 
@@ -238,9 +234,7 @@ class Module:
         """This module and all below it, each once."""
         return (module for _, module in self.named_modules())
 
-    def _named_members(
-        self, table: str, prefix: str, recurse: bool
-    ) -> Iterator[tuple[str, Any]]:
+    def _named_members(self, table: str, prefix: str, recurse: bool) -> Iterator[tuple[str, Any]]:
         seen: set[int] = set()
         owners = self.named_modules(prefix) if recurse else [(prefix, self)]
         for owner, module in owners:

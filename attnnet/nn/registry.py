@@ -35,9 +35,7 @@ _aliases = {"SER": "SE"}
 _valid = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]*[A-Za-z][A-Za-z0-9]*)*")
 
 
-def register_block(
-    name: str, factory: Callable[..., Module] | None = None
-) -> Callable[..., Any]:
+def register_block(name: str, factory: Callable[..., Module] | None = None) -> Callable[..., Any]:
     """Give an attention block a name, so that ``resnet18("ECA_12")`` and the like find it.
 
     Use it as a decorator, ``@attnnet.register_block("ECA")``, or with the factory as second

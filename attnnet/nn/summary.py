@@ -138,9 +138,7 @@ def _count(parameters: Any, counted: set[int]) -> int:
     return total
 
 
-def _observe(
-    module: Module, shape: tuple[int, ...]
-) -> dict[str, tuple[tuple[int, ...], int]]:
+def _observe(module: Module, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], int]]:
     """Output shape and multiply-adds of every module that one forward calls, in call order."""
     calls: dict[str, tuple[tuple[int, ...], int]] = {}
     handles: list[HookHandle] = []

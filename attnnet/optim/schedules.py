@@ -101,9 +101,7 @@ class MultiStepLR(Schedule):
         optimizer: whose rates. milestones: steps at which the rate falls. gamma: default 0.1.
     """
 
-    def __init__(
-        self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1) -> None:
         self.milestones = sorted(milestones)
         self.gamma = gamma
         super().__init__(optimizer)
@@ -121,7 +119,7 @@ class CosineAnnealingLR(Schedule):
     Paper: Loshchilov & Hutter 2017, "SGDR" (one period, no restarts).
     """
 
-    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:  # noqa: N803
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
         self.T_max = _count(T_max, "T_max")
         self.eta_min = eta_min
         super().__init__(optimizer)

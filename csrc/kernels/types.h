@@ -22,6 +22,7 @@ typedef struct {
     bool stream;     /* the result is large: write it past the caches */
     float divisor;   /* of an average; 0: the window's own size */
 } attn_pool;
+
 /* optimise.c */
 typedef struct {
     float rate, momentum, decay;

@@ -73,7 +73,7 @@ def test_registration_errors():
         module.first = 3
     with pytest.raises(TypeError, match="cannot assign str object to buffer 'seen'"):
         module.seen = "no"
-    with pytest.raises(KeyError, match="can't be empty or contain '.'"):
+    with pytest.raises(KeyError, match=r"can't be empty or contain '.'"):
         module.add_module("a.b", nn.ReLU())
     with pytest.raises(KeyError, match="already exists"):
         module.register_parameter("forward", nn.Parameter([1.0]))
@@ -94,11 +94,11 @@ def test_registration_errors():
 
 def test_attribute_errors_name_the_nearest():
     module = Small()
-    with pytest.raises(AttributeError, match="no attribute 'secnd'. Did you mean 'second'"):
+    with pytest.raises(AttributeError, match=r"no attribute 'secnd'. Did you mean 'second'"):
         _ = module.secnd
     with pytest.raises(ValueError, match=r"no module 'second.7'"):
         module.get_submodule("second.7")
-    with pytest.raises(ValueError, match="no module 'frist'. Did you mean 'first'"):
+    with pytest.raises(ValueError, match=r"no module 'frist'. Did you mean 'first'"):
         module.get_submodule("frist")
     assert "gain" in dir(module) and "first" in dir(module)
 
@@ -152,7 +152,7 @@ def test_load_state_dict_not_strict_and_other_sources():
     with pytest.raises(TypeError, match="expected state_dict to be a mapping, got list"):
         module.load_state_dict([1])
     prefixed = {f"module.{key}": value for key, value in module.state_dict().items()}
-    with pytest.raises(RuntimeError, match="Every key begins with 'module.'"):
+    with pytest.raises(RuntimeError, match=r"Every key begins with 'module.'"):
         module.load_state_dict(prefixed)
 
 

@@ -37,7 +37,9 @@ class CoordinateAttention(nn.Module):
     def __init__(self, channels):
         super().__init__()
         hidden = max(8, channels // 32)
-        self.squeeze = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.BatchNorm2d(hidden), nn.ReLU())
+        self.squeeze = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1), nn.BatchNorm2d(hidden), nn.ReLU()
+        )
         self.rows, self.columns = nn.Conv2d(hidden, channels, 1), nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x):

@@ -29,7 +29,7 @@ def test_names_are_found_in_any_case_and_by_alias():
     assert registry.find_block("cbam").name == "CBAM"
     assert registry.find_block("SER").name == registry.find_block("ser").name == "SE"
     assert nn.make_block("aa_original", 32, 5, 6).form == "original"
-    with pytest.raises(ValueError, match="unknown attention block 'CBAN'. Did you mean 'CBAM'"):
+    with pytest.raises(ValueError, match=r"unknown attention block 'CBAN'. Did you mean 'CBAM'"):
         registry.find_block("CBAN")
 
 

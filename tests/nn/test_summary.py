@@ -20,7 +20,7 @@ def test_rows_and_totals():
         ("0", "Conv2d"), ("1", "BatchNorm2d"), ("2", "ReLU"),
         ("3.0", "Flatten"), ("3.1", "Linear"),
     ]  # fmt: skip
-    assert [r.output_shape for r in summary.rows][0] == (1, 8, 4, 4)
+    assert summary.rows[0].output_shape == (1, 8, 4, 4)
     assert [r.parameters for r in summary.rows] == [216, 16, 0, 0, 1290]
     assert [r.multiply_adds for r in summary.rows] == [3 * 9 * 8 * 16, 0, 0, 0, 1280]
     assert summary.total_parameters == 216 + 16 + 1290
