@@ -26,8 +26,9 @@ def begin(trainer: Trainer) -> None:
         CheckpointError: no room, or the folder cannot be written to.
     """
     if trainer.run_folder is not None:
-        size = sum(array.nbytes for array in trainer.model.state_dict().values())
-        trainer.run_folder.require_room(2 * size)  # weights and momentum
+        count = sum(parameter.numel() for parameter in trainer.model.parameters())
+        kept = 3 if trainer.recipe.optimizer == "adamw" else 2  # weights, momentum (two in AdamW)
+        trainer.run_folder.require_room(4 * kept * count)
         try:
             trainer.recipe.to_file(trainer.run_folder.file("recipe.json"))
         except OSError as error:
