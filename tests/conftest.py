@@ -17,7 +17,7 @@ def _complete(folder: Path) -> bool:
 
 
 @pytest.fixture(scope="session")
-def cifar_root(request) -> Path:
+def cifar_root(request, tmp_path_factory) -> Path:
     """A folder with the unpacked real CIFAR-10 and CIFAR-100; skips where there are none.
 
     It is ATTNNET_DATA if that holds both; else what the script beside the repository unpacks, once
@@ -30,7 +30,8 @@ def cifar_root(request) -> Path:
     if not script.is_file():
         pytest.skip("real CIFAR not found: set ATTNNET_DATA to a folder that holds "
                     + " and ".join(FOLDERS))
-    target = Path(request.config.cache.mkdir("cifar"))
+    cache = getattr(request.config, "cache", None)  # none with -p no:cacheprovider
+    target = Path(cache.mkdir("cifar")) if cache else tmp_path_factory.mktemp("cifar")
     if not _complete(target):
         subprocess.run([sys.executable, str(script), str(target)], check=True)
     return target
