@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..nn.attention import AttentionBlock
 from ..nn.containers import Sequential
 from ..nn.fused import conv_bn
 from ..nn.layers import BatchNorm2d, Conv2d, Flatten, Linear, ReLU
@@ -51,7 +52,10 @@ class _Residual(Module):
         residual = self.shortcut(x)
         if self.image_module is None:
             return conv_bn(out, conv, bn, residual, relu)
-        return relu(self.image_module(conv_bn(out, conv, bn, residual)))
+        out, attention = conv_bn(out, conv, bn, residual), self.image_module
+        if isinstance(attention, AttentionBlock):
+            return attention.then_relu(out, relu)
+        return relu(attention(out))
 
 
 class BasicBlock(_Residual):

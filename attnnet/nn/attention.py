@@ -29,9 +29,19 @@ class AttentionBlock(Module):
             return self.reference(x)
         return self.fused(x)
 
-    def fused(self, x: Tensor) -> Tensor:
-        """The block as fused C operations; the same as ``reference`` where there are none."""
-        return self.reference(x)
+    def then_relu(self, x: Tensor, relu: Module) -> Tensor:
+        """relu(block(x)), with the ReLU in the block's last pass where nobody watches between.
+
+        Args:
+            x: (N, C, H, W). relu: the module that follows, a ReLU or what took its place.
+        """
+        if hooks.any_alive() or type(relu) is not ReLU:
+            return relu(self(x))
+        return self.fused(x, relu=True)
+
+    def fused(self, x: Tensor, relu: bool = False) -> Tensor:
+        """The block as fused C operations, then a ReLU if asked for."""
+        raise TypeError(f"{type(self).__name__} has no fused() of its own")
 
     def reference(self, x: Tensor) -> Tensor:
         """The block composed of plain operations."""
@@ -76,8 +86,8 @@ class SE(AttentionBlock):
         super().__init__()
         self.fc = excitation(channels, reduced("SE", channels, reduction))
 
-    def fused(self, x: Tensor) -> Tensor:
-        return F.se(x, self.fc[0].weight, self.fc[2].weight)
+    def fused(self, x: Tensor, relu: bool = False) -> Tensor:
+        return F.se(x, self.fc[0].weight, self.fc[2].weight, relu=relu)
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         return {"channel": per_channel(self.fc(F.mean(x, (2, 3))))}
@@ -120,9 +130,9 @@ class SEC(AttentionBlock):
         self.conv1 = Conv2d(channels, hidden, 1)
         self.conv2 = Conv2d(hidden, channels, 1)
 
-    def fused(self, x: Tensor) -> Tensor:
+    def fused(self, x: Tensor, relu: bool = False) -> Tensor:
         a, b = self.conv1, self.conv2
-        return F.sec(x, a.weight, a.bias, b.weight, b.bias)
+        return F.sec(x, a.weight, a.bias, b.weight, b.bias, relu=relu)
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         hidden = F.relu(self.conv1(F.mean(x, (2, 3), keepdim=True)))
@@ -165,9 +175,9 @@ class CA(AttentionBlock):
             )
         self.mlp = Sequential(Flatten(), Linear(channels, hidden), ReLU(), Linear(hidden, channels))
 
-    def fused(self, x: Tensor) -> Tensor:
+    def fused(self, x: Tensor, relu: bool = False) -> Tensor:
         a, b = self.mlp[1], self.mlp[3]
-        return F.ca(x, a.weight, a.bias, b.weight, b.bias, self.pool_types)
+        return F.ca(x, a.weight, a.bias, b.weight, b.bias, self.pool_types, relu=relu)
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         total: Tensor | None = None
@@ -235,8 +245,8 @@ class SA(AttentionBlock):
         super().__init__()
         self.spatial = _SpatialConv()
 
-    def fused(self, x: Tensor) -> Tensor:
-        return F.sa(x, *self.spatial.arguments())
+    def fused(self, x: Tensor, relu: bool = False) -> Tensor:
+        return F.sa(x, *self.spatial.arguments(), relu=relu)
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         summary = F.cat([F.amax(x, 1, keepdim=True), F.mean(x, 1, keepdim=True)], 1)
@@ -263,8 +273,9 @@ class NEW(AttentionBlock):
         self.fc = excitation(channels, reduced("NEW", channels, reduction))
         self.sg = SA(channels)
 
-    def fused(self, x: Tensor) -> Tensor:
-        return F.new_block(x, self.fc[0].weight, self.fc[2].weight, *self.sg.spatial.arguments())
+    def fused(self, x: Tensor, relu: bool = False) -> Tensor:
+        gate = self.fc[0].weight, self.fc[2].weight
+        return F.new_block(x, *gate, *self.sg.spatial.arguments(), relu=relu)
 
     def _channel_gate(self, x: Tensor) -> Tensor:
         return per_channel(self.fc(F.mean(x, (2, 3))))
@@ -311,10 +322,10 @@ class NAB(AttentionBlock):
                 f"it stands (its 7 x 7 convolution has no padding), got {height} x {width}"
             )
 
-    def fused(self, x: Tensor) -> Tensor:
+    def fused(self, x: Tensor, relu: bool = False) -> Tensor:
         self._check(*x.shape[2:])
         sam, cam = self.sam[0], self.cam[0]
-        return F.nab(x, sam.weight, sam.bias, cam.weight, cam.bias)
+        return F.nab(x, sam.weight, sam.bias, cam.weight, cam.bias, relu=relu)
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         self._check(*x.shape[2:])
@@ -344,6 +355,10 @@ class _Chain(AttentionBlock):
         for part in self._modules.values():
             x = part(x)
         return x
+
+    def fused(self, x: Tensor, relu: bool = False) -> Tensor:
+        channel, spatial = self._modules.values()
+        return spatial.fused(channel.fused(x), relu)
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         channel, spatial = self.children()

@@ -76,13 +76,14 @@ class AA(AttentionBlock):
                 "model)"
             )
 
-    def fused(self, x: Tensor) -> Tensor:
+    def fused(self, x: Tensor, relu: bool = False) -> Tensor:
         self._check(x)
         conv, kqv, out = self.conv_out, self.kqv_conv, self.attn_out
-        return F.attention_augmented(
+        y = F.attention_augmented(
             x, conv.weight, conv.bias, kqv.weight, kqv.bias, out.weight, out.bias,
             self.rel_encoding_h, self.rel_encoding_w, self.heads, self.form == "original",
         )  # fmt: skip
+        return F.relu(y) if relu else y
 
     def reference(self, x: Tensor) -> Tensor:
         """The block composed of plain operations. Stores whole attention maps: small inputs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,20 +11,31 @@ from ..tensor import Tensor
 if TYPE_CHECKING:
     from .module import Module
 
-# Hooks registered and not removed, in the whole process. While it is zero, fused layers need not
-# look inside themselves for hooked children.
+# Hooks of living modules, in the whole process. While it is zero, fused layers need not look inside
+# themselves for hooked children.
 _alive = 0
 
 
 def any_alive() -> bool:
-    """Whether any module of the process may have a hook (never falsely no)."""
+    """Whether any module of the process has a hook."""
     return _alive > 0
 
 
-class HookHandle:
-    """What registering a hook returns; ``remove()`` ends the hook, as does leaving a ``with``."""
+def _release(token: list[bool]) -> None:
+    """Count a hook out, once: when it is removed, or when its module is gone."""
+    global _alive
+    if token:
+        token.clear()
+        _alive -= 1
 
-    __slots__ = ("_key", "_module", "_table")
+
+class HookHandle:
+    """What registering a hook returns; ``remove()`` ends the hook, as does leaving a ``with``.
+
+    A handle does not keep its module alive.
+    """
+
+    __slots__ = ("_key", "_module", "_table", "_token")
     _next_key = 0
 
     def __init__(self, module: Module, table: dict[int, Callable[..., Any]], hook: Any) -> None:
@@ -32,17 +44,21 @@ class HookHandle:
             raise TypeError(f"a hook must be callable, got {type(hook).__name__}")
         self._key = HookHandle._next_key
         HookHandle._next_key += 1
-        self._module, self._table = module, table
+        self._module, self._table = weakref.ref(module), weakref.ref(table)
+        self._token = [True]
         table[self._key] = hook
         module.__dict__["_hooked"] = True
         _alive += 1
+        # The finaliser holds the token alone: a hook may well refer to its module.
+        weakref.finalize(module, _release, self._token).atexit = False
 
     def remove(self) -> None:
         """End the hook; a second call does nothing."""
-        global _alive
-        if self._table.pop(self._key, None) is not None:
-            _alive -= 1
-            state = self._module.__dict__
+        _release(self._token)
+        module, table = self._module(), self._table()
+        if module is not None and table is not None:
+            table.pop(self._key, None)
+            state = module.__dict__
             state["_hooked"] = bool(state["_forward_hooks"] or state["_output_grad_hooks"])
 
     def __enter__(self) -> HookHandle:
@@ -50,6 +66,12 @@ class HookHandle:
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+
+class HookTable(dict):
+    """Hooks of one kind, by their handle's number."""
+
+    __slots__ = ("__weakref__",)
 
 
 def run(module: Module, inputs: tuple[Any, ...], output: Any) -> Any:

@@ -55,7 +55,8 @@ class Module:
         self._reset_transient()
 
     def _reset_transient(self) -> None:
-        self.__dict__.update(_forward_hooks={}, _output_grad_hooks={}, _hooked=False)
+        tables = {"_forward_hooks": _hooks.HookTable(), "_output_grad_hooks": _hooks.HookTable()}
+        self.__dict__.update(tables, _hooked=False)
 
     # ---- calling -------------------------------------------------------------------------
 

@@ -121,6 +121,36 @@ def test_gates_multiply_to_the_output(name):
     assert_close(block(x), x.numpy() * factor, 2000, name)
 
 
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("name", blocks.BLOCKS)
+def test_the_relu_behind_a_block(name, training):
+    """Fused, and one after the other where a hook watches: the same output, gradient and state."""
+    rng = np.random.default_rng(SEED)
+    array, state = rng.standard_normal((2, 32, 8, 7)), draw_state(name, 32, 8, 7, rng)
+    dy = rng.standard_normal(array.shape)
+    results = []
+    for hooked in (False, True):
+        block, relu, seen = make(name).train(training), nn.ReLU(), []
+        block.load_state_dict(state)
+        x = attnnet.Tensor(array, requires_grad=True)
+        if hooked:
+            handle = block.register_forward_hook(lambda m, i, o: seen.append(o.numpy().copy()))  # noqa: B023
+        y = block.then_relu(x, relu)
+        y.backward(attnnet.Tensor(dy))
+        results.append((y.numpy(), x.grad.numpy(), block.state_dict()))
+        if hooked:
+            np.testing.assert_array_equal(np.maximum(seen[0], 0), y.numpy())
+            handle.remove()
+    (y, dx, after), (plain_y, plain_dx, plain_after) = results
+    assert_close(y, plain_y, 2000, f"{name} (seed {SEED})")
+    assert_close(dx, plain_dx, 2000, f"dx of {name} (seed {SEED})")
+    for key, value in plain_after.items():
+        assert_close(after[key], value, 2000, key)
+    block = make(name).eval()
+    x = attnnet.Tensor(array)
+    assert_close(block.then_relu(x, nn.Tanh()), np.tanh(block(x).numpy()), 2000)
+
+
 def test_block_errors():
     with pytest.raises(ValueError, match="SE needs at least 8 channels, got 4"):
         nn.SE(4)

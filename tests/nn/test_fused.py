@@ -200,3 +200,27 @@ def test_containers():
         listed(1)
     empty = nn.Sequential()
     assert empty(5) == 5
+
+
+def test_folded_weights_notice_each_kind_of_step():
+    conv, bn, x, _ = make()
+    bn.eval()
+
+    def folded():
+        with attnnet.no_grad():
+            return conv_bn(x, conv, bn).numpy().copy()
+
+    first = folded()
+    attnnet.functional.batch_norm(
+        attnnet.Tensor(np.random.default_rng(1).standard_normal((2, 5, 4, 4))),
+        bn.running_mean, bn.running_var, bn.weight, bn.bias, True,
+    )  # fmt: skip
+    second = folded()
+    assert not np.array_equal(first, second)
+    conv_bn(x, conv, bn).sum().backward()
+    for make_optimizer in (attnnet.optim.SGD, attnnet.optim.AdamW):
+        make_optimizer([conv.weight], 0.1).step()
+        third = folded()
+        assert not np.array_equal(second, third)
+        assert_close(third, plain(conv, bn, x, None, False).numpy(), 27)
+        second = third

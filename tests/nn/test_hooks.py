@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -56,6 +59,19 @@ def test_grad_hooks_pass_over_outputs_without_gradients():
 def test_a_hook_must_be_callable():
     with pytest.raises(TypeError, match="a hook must be callable, got int"):
         nn.ReLU().register_forward_hook(3)
+    assert not hooks.any_alive()
+
+
+def test_hooks_are_forgotten_with_their_module():
+    layer = nn.ReLU()
+    gone = weakref.ref(layer)
+    handle = layer.register_forward_hook(lambda m, i, o, layer=layer: None)  # refers to its module
+    layer.register_output_grad_hook(lambda m, g: None)
+    assert hooks.any_alive()
+    del layer
+    gc.collect()
+    assert gone() is None and not hooks.any_alive()
+    handle.remove()
     assert not hooks.any_alive()
 
 
