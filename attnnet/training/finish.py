@@ -90,16 +90,16 @@ def _say_interrupted(trainer: Trainer) -> None:
 
 def _say_result(trainer: Trainer, evaluation: Evaluation) -> None:
     summary = trainer.history.summary
-    chosen = (
-        "chosen on the test images themselves: no validation split was asked for"
-        if summary["chosen_on"] == "test"
-        else f"chosen on {len(trainer.data.validation):,} held out images "
-        f"({summary['best_top1']:.2f} % there)"
-    )
     trainer.say(
         f"accuracy: {evaluation.top1:.2f} % of {evaluation.images:,} test images (top-5 "
-        f"{evaluation.top5:.2f} %) at epoch {summary['best_epoch']}, {chosen}; "
-        f"{duration(summary['seconds'])} in all"
+        f"{evaluation.top5:.2f} %), after {duration(summary['seconds'])}"
+    )
+    chosen = "the test images themselves"
+    if summary["chosen_on"] == "validation":
+        chosen = f"{len(trainer.data.validation):,} held out images"
+    trainer.say(
+        f"best epoch: {summary['best_epoch']} of {summary['epochs']}, chosen on {chosen} "
+        f"({summary['best_top1']:.2f} % there; last epoch {summary['last_top1']:.2f} %)"
     )
 
 

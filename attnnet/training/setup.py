@@ -176,8 +176,7 @@ def describe(
         lines.append(f"output: {folder}")
     if data.validation is None:
         lines.append(
-            "the best epoch is chosen by accuracy on the test images, so that its figure flatters; "
-            "hold out a validation split for an unbiased one"
+            "no validation split: the test images choose the best epoch, so that its figure flatters"
         )
     if position.epoch or position.batch:
         spent = f", {duration(position.seconds)} so far" if position.seconds else ""

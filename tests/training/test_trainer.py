@@ -121,6 +121,25 @@ def test_the_same_bits_with_any_number_of_threads(straight, tmp_path, threads):
     assert_same_training(straight[0], tmp_path)
 
 
+@pytest.mark.parametrize(("arch", "block"), [("resnet18", "NEW_12"), ("vgg11", "CBAM_1+SE_34")])
+def test_whole_networks_too(tmp_path, arch, block):
+    """Stopped in an epoch and resumed with other threads: the bits of one straight training."""
+    setting = recipe(
+        arch=arch, block=block, epochs=2, limit_train=24, limit_test=10, batch_size=8, lr=0.02
+    )
+    before = attnnet.get_num_threads()
+    try:
+        attnnet.set_num_threads(2)
+        Trainer(setting, tmp_path / "a", progress=False).fit()
+        attnnet.set_num_threads(1)
+        assert Trainer(setting, tmp_path / "b", [StopAt(1, 0)], progress=False).fit().interrupted
+        attnnet.set_num_threads(3)
+        Trainer.resume(tmp_path / "b", progress=False).fit()
+    finally:
+        attnnet.set_num_threads(before)
+    assert_same_training(tmp_path / "a", tmp_path / "b")
+
+
 def test_another_seed_gives_another_training(straight, tmp_path):
     history = Trainer(recipe(seed=1), tmp_path, progress=False).fit(stop_after=1)
     assert history[0]["train_loss"] != straight[1][0]["train_loss"]
@@ -240,8 +259,8 @@ def test_with_a_validation_split_the_test_images_are_looked_at_once(tmp_path):
 def test_without_one_the_log_says_so(straight, tmp_path, capsys):
     Trainer(recipe(epochs=1, warmup_epochs=0.5), tmp_path, progress="lines").fit()
     out = capsys.readouterr().out
-    assert "chosen by accuracy on the test images" in out
-    assert "chosen on the test images themselves: no validation split was asked for" in out
+    assert "no validation split: the test images choose the best epoch" in out
+    assert "best epoch: 1 of 1, chosen on the test images themselves (" in out
     lines = [line for line in out.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 1 and "images/s" in lines[0]
 
