@@ -230,10 +230,14 @@ def load_model(path: str | os.PathLike[str]) -> Module:
         CheckpointError: missing, truncated, corrupt, or the weights do not fit the model.
         ValueError: its network or block is not registered (register a block of your own first).
     """
+    from .. import get_rng_state, set_rng_state
+
     path = os.fspath(path)
     best = os.path.join(path, "best.safetensors")
     checkpoint = load(best if os.path.exists(best) else path)
+    random = get_rng_state()
     model = build_model(checkpoint)
+    set_rng_state(random)  # the numbers that filled it at first are nobody's business
     fill_model(model, checkpoint)
     model.eval()
     return model
@@ -309,4 +313,7 @@ def fill_model(model: Module, checkpoint: Checkpoint) -> None:
             raise CheckpointError(f"{path}: corrupt metadata: normalization.")
         model.normalization = (mean, std)
     if isinstance(meta.get("recipe"), dict):
-        model.recipe = Recipe.from_dict(meta["recipe"])
+        try:
+            model.recipe = Recipe.from_dict(meta["recipe"])
+        except ValueError as error:
+            raise CheckpointError(f"{path}: corrupt metadata: {error}") from None

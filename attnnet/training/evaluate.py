@@ -114,11 +114,14 @@ def evaluate(
 
     Raises:
         DataError: the dataset is empty, or has labels the model has no class for.
-        ValueError: ``batch_size`` is below 1.
+        ValueError: ``batch_size`` is below 1, or the model gives something else than logits.
+        TypeError: ``dataset`` is no ``Dataset``.
         EvaluationStopped: ``on_batch`` returned True.
     """
-    from ..data import Loader
+    from ..data import Dataset, Loader
 
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"evaluate: expected a Dataset, got {type(dataset).__name__}.")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"evaluate: batch_size is {batch_size!r}; expected at least 1.")
     total = len(dataset.labels)
@@ -132,6 +135,11 @@ def evaluate(
         done = 0
         for batch in Loader(dataset, batch_size=batch_size, shuffle=False).epoch(0):
             part = _logits(model, batch.images, test_flip)
+            if part.ndim != 2:
+                raise ValueError(
+                    f"evaluate: the model gave {part.shape}; expected logits "
+                    f"({len(batch.labels)}, classes)."
+                )
             if done == 0:
                 logits = np.empty((total, part.shape[1]))
             logits[done : done + len(part)] = part

@@ -28,16 +28,46 @@ class RunFolder:
     """A folder that one training at a time may write into.
 
     Args:
-        path: the folder; made where it does not exist.
+        path: the folder; made where it does not exist. None: a new one, ``runs/NAME`` or
+            ``runs/NAME-2`` and so on, which nobody else gets.
+        name: for that name.
+        anew: whether to write over a training that the folder holds already.
+
+    Attributes:
+        path: the folder; of a new one what it will be called unless another takes the name first.
+
+    Raises:
+        CheckpointError: the folder holds a training already.
 
     ``open`` takes the lock, ``close`` gives it back. The lock is the kernel's (``flock``) where
     the file system has it: it ends with its process, whatever ended that. Elsewhere the process
     number in the file decides: the lock of a process that is gone counts for nothing.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str | None, name: str = "training", anew: bool = False) -> None:
+        self.path = fresh_folder(name) if path is None else path
+        self._new_name = name if path is None else None
+        self._anew = anew
         self._lock: int | None = None
+        self._check()
+
+    def _check(self) -> None:
+        """Refuses a folder with a training that is not to be written over."""
+        if not self._anew and os.path.exists(self.file(LAST)):
+            raise CheckpointError(
+                f"the folder {self.path} holds a training already: go on with it (resume), choose "
+                "another folder, or say overwrite."
+            )
+
+    def _make(self) -> None:
+        """Makes the folder; a new one is made by nobody else."""
+        while self._new_name is not None:
+            self.path = fresh_folder(self._new_name)
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # somebody was faster: the next name
+                os.mkdir(self.path)
+                self._new_name = None
+        os.makedirs(self.path, exist_ok=True)
 
     def file(self, name: str) -> str:
         """The path of a file in the folder."""
@@ -47,16 +77,22 @@ class RunFolder:
         """Makes the folder, takes the lock, and removes what a killed training left half written.
 
         Raises:
-            CheckpointError: another training is using the folder, or it cannot be written to.
+            CheckpointError: another training is using the folder, it holds one already, or it
+                cannot be written to.
         """
         try:
-            os.makedirs(self.path, exist_ok=True)
+            self._make()
             self._lock = self._take_lock()
+            self._check()
+            self._anew = True  # what is written from now on is ours
             probe = self.file(f".probe{TEMPORARY}")
             write_atomically(probe, b"probe")
             for name in os.listdir(self.path):
                 if name.startswith(".") and name.endswith(TEMPORARY):
                     os.unlink(self.file(name))
+        except CheckpointError:
+            self.close()
+            raise
         except OSError as error:
             self.close()
             raise CheckpointError(

@@ -176,7 +176,7 @@ def describe(
         lines.append(f"output: {folder}")
     if data.validation is None:
         lines.append(
-            "no validation split: the test images choose the best epoch, so that its figure flatters"
+            "no validation split: the test images choose the best epoch, so its figure flatters"
         )
     if position.epoch or position.batch:
         spent = f", {duration(position.seconds)} so far" if position.seconds else ""

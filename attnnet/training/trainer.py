@@ -18,7 +18,7 @@ from . import keeping
 from .callbacks import Callback, CallbackList
 from .checkpoint import Checkpoint
 from .evaluate import Evaluation, EvaluationStopped, evaluate
-from .folder import LAST, RunFolder, fresh_folder
+from .folder import LAST, RunFolder
 from .history import History
 from .interrupt import StopRequest
 from .progress import Progress
@@ -98,13 +98,8 @@ class Trainer:
         self._torn = False
         self.run_folder: RunFolder | None = None
         if output is not False:
-            path = fresh_folder(self.recipe.name) if output in (None, True) else os.fspath(output)
-            self.run_folder = RunFolder(path)
-            if not overwrite and os.path.exists(self.run_folder.file(LAST)):
-                raise CheckpointError(
-                    f"the folder {path} holds a training already: go on with it (resume), choose "
-                    "another folder, or say overwrite."
-                )
+            path = None if output in (None, True) else os.fspath(output)
+            self.run_folder = RunFolder(path, self.recipe.name, anew=overwrite)
 
     @classmethod
     def resume(

@@ -304,6 +304,19 @@ def test_a_folder_with_a_training_is_not_overwritten(straight):
         Trainer(recipe(), straight[0])
 
 
+def test_two_trainers_made_at_once_do_not_write_over_each_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    setting = recipe(epochs=1, warmup_epochs=0.5)
+    unnamed = [Trainer(setting, progress=False) for _ in range(2)]
+    assert [trainer.fit().folder for trainer in unnamed] == [
+        "runs/tiny-base-shapes", "runs/tiny-base-shapes-2",
+    ]  # fmt: skip
+    named = [Trainer(setting, "mine", progress=False) for _ in range(2)]
+    named[0].fit()
+    with pytest.raises(CheckpointError, match="holds a training already"):
+        named[1].fit()
+
+
 def test_overwrite_begins_anew(straight, tmp_path):
     Trainer(recipe(seed=3), tmp_path, progress=False).fit(stop_after=1)
     Trainer(recipe(), tmp_path, progress=False, overwrite=True).fit()
