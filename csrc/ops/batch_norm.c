@@ -13,8 +13,9 @@
  *
  * Forward: a pass for the statistics, a pass that normalises, adds and clips. Backward: a pass for
  * the sums, a pass for dx and dresidual. Sums: float within a chunk of at most 8192 elements that
- * one shift makes safe (kernels/batch_norm.c), double beyond. Each first pass walks memory backwards:
- * it finds the end of what was just written in the cache, and leaves the start for the second.
+ * one shift makes safe (kernels/batch_norm.c), double beyond. Each first pass walks memory
+ * backwards: it finds the end of what was just written in the cache, and leaves the start for the
+ * second.
  */
 #include "../base/memory.h"
 #include "../base/threads.h"
@@ -206,8 +207,8 @@ static void statistics_task(void *context, int64_t group, int worker)
                 job->running_mean[c] =
                     (float)((1 - momentum) * job->running_mean[c] + momentum * mean);
             if (job->running_var)
-                job->running_var[c] =
-                    (float)((1 - momentum) * job->running_var[c] + momentum * square[lane] / (n - 1));
+                job->running_var[c] = (float)((1 - momentum) * job->running_var[c] +
+                                              momentum * square[lane] / (n - 1));
         } else {
             mean = job->running_mean[c];
             var = job->running_var[c];
@@ -410,8 +411,8 @@ static attn_status check(const attn_tensor *x, const attn_tensor *weight, const 
     ATTN_TRY(check_vector(running_mean, "running_mean", C));
     ATTN_TRY(check_vector(running_var, "running_var", C));
     if (residual && !attn_same_shape(residual, x))
-        return attn_fail(ATTN_BAD_VALUE, "batch_norm: residual has shape %s, expected that of x, %s",
-                         attn_shape_text(got, residual->ndim, residual->shape),
+        return attn_fail(ATTN_BAD_VALUE, "batch_norm: residual has shape %s, expected that of x, "
+                         "%s", attn_shape_text(got, residual->ndim, residual->shape),
                          attn_shape_text(wanted, x->ndim, x->shape));
     if (!options->training && (!running_mean || !running_var))
         return attn_fail(ATTN_BAD_VALUE, "batch_norm: %s is None, expected a tensor of shape "

@@ -1,8 +1,8 @@
 /* Products of matrices, by OpenBLAS (base/blas.h), cut into tiles that our threads share.
  *
- * matmul: a (..., M, K), b (..., K, N), y (..., M, N); leading axes broadcast. An `a` of one axis is
- * a row (1, K) whose M disappears from y, a `b` of one axis a column (K, 1). Saved: a, b, each where
- * the other wants a gradient.
+ * matmul: a (..., M, K), b (..., K, N), y (..., M, N); leading axes broadcast. An `a` of one axis
+ * is a row (1, K) whose M disappears from y, a `b` of one axis a column (K, 1). Saved: a, b, each
+ * where the other wants a gradient.
  *     da = dy b^T, db = a^T dy, each summed over the axes that were broadcast.
  * linear: x (..., C), weight (K, C), bias (K) or NULL, y (..., K) = x weight^T + bias. Saved: x,
  * weight.     dx = dy weight, dweight = dy^T x, dbias = sum of dy's rows.
@@ -150,8 +150,8 @@ static attn_status make_plan(matmul_plan *plan, const attn_tensor *a, const attn
     attn_shape_text(a_text, a->ndim, a->shape);
     attn_shape_text(b_text, b->ndim, b->shape);
     if (a->ndim == 0 || b->ndim == 0)
-        return attn_fail(ATTN_BAD_VALUE, "matmul: %s is a scalar, expected one axis or more",
-                         a->ndim == 0 ? "a" : "b");
+        return attn_fail(ATTN_BAD_VALUE, "matmul: a has shape %s and b %s, expected one axis or "
+                         "more of each", a_text, b_text);
     int64_t b_K = b->ndim == 1 ? b->shape[0] : b->shape[b->ndim - 2];
     *plan = (matmul_plan){
         .M = a->ndim == 1 ? 1 : a->shape[a->ndim - 2],
@@ -353,7 +353,8 @@ attn_status attn_linear(attn_tensor **y, attn_tensor *x, attn_tensor *weight, at
                  .right_ld = C, .transpose_right = true};
     run_product(&p);
     attn_tensor *saved[2] = {weight->variable ? plain : NULL, x->variable ? weight : NULL};
-    ATTN_GOTO(attn_record(&linear_op, 3, (attn_tensor *[]){x, weight, bias}, 1, &out, &C, saved, 2));
+    attn_tensor *inputs[3] = {x, weight, bias};
+    ATTN_GOTO(attn_record(&linear_op, 3, inputs, 1, &out, &C, saved, 2));
     *y = out;
     out = NULL;
 done:

@@ -1,7 +1,7 @@
 /* Maximum and average over windows: x (N,C,H,W), y (N,C,P,Q).
  *
- * max_pool, average_pool: P = (H + 2 padding - window) / stride + 1, and Q alike; the padding is -inf
- * for the maximum and 0 for the average. adaptive_pool: window p is rows floor(p H / P) to
+ * max_pool, average_pool: P = (H + 2 padding - window) / stride + 1, and Q alike; the padding is
+ * -inf for the maximum and 0 for the average. adaptive_pool: window p is rows floor(p H / P) to
  * ceil((p + 1) H / P) - 1. Computed in the layout of x, which y keeps.
  *
  * Saved by the maximum: its place in each window, a byte where the windows have at most 256
@@ -87,7 +87,8 @@ static attn_status start_job(pool_job *job, const pool_parameters *parameters, i
                       .blocked = parameters->layout == ATTN_BLOCKED16};
     ATTN_TRY(attn_alloc((void **)&job->bounds, (size_t)(2 * (P + Q)) * sizeof(int32_t)));
     int32_t *top = job->bounds, *bottom = top + P, *left = bottom + P, *right = left + Q;
-    int64_t largest = set_bounds(top, bottom, parameters, 0) * set_bounds(left, right, parameters, 1);
+    int64_t largest = set_bounds(top, bottom, parameters, 0);
+    largest *= set_bounds(left, right, parameters, 1);
     int64_t lanes = job->blocked ? ATTN_LANES : 1;
     job->pool = (attn_pool){
         .H = H, .W = W, .P = P, .Q = Q, .top = top, .bottom = bottom, .left = left, .right = right,
@@ -222,8 +223,8 @@ static attn_status window_pool(attn_tensor **y, attn_tensor *x, const attn_pool_
                              "of kernel_size %lld", name, (long long)padding, direction,
                              (long long)(window / 2), (long long)window);
         if (length + 2 * padding < window || length == 0)
-            return attn_fail(ATTN_BAD_VALUE, "%s: kernel_size is %lld in %s, expected at most %lld: "
-                             "x has shape %s and padding is %lld", name, (long long)window,
+            return attn_fail(ATTN_BAD_VALUE, "%s: kernel_size is %lld in %s, expected at most "
+                             "%lld: x has shape %s and padding is %lld", name, (long long)window,
                              direction, (long long)(length + 2 * padding),
                              attn_shape_text(got, 4, x->shape), (long long)padding);
         size[axis] = (length + 2 * padding - window) / stride + 1;
@@ -249,8 +250,8 @@ attn_status attn_adaptive_pool(attn_tensor **y, attn_tensor *x, int64_t P, int64
     char got[160];
     ATTN_TRY(check_image(name, x));
     if (P < 1 || Q < 1 || P > INT32_MAX || Q > INT32_MAX)
-        return attn_fail(ATTN_BAD_VALUE, "%s: output_size is (%lld, %lld), expected 1 or more", name,
-                         (long long)P, (long long)Q);
+        return attn_fail(ATTN_BAD_VALUE, "%s: output_size is (%lld, %lld), expected 1 or more",
+                         name, (long long)P, (long long)Q);
     if (x->shape[2] == 0 || x->shape[3] == 0)
         return attn_fail(ATTN_BAD_VALUE, "%s: x has shape %s, expected H and W of 1 or more", name,
                          attn_shape_text(got, 4, x->shape));

@@ -231,8 +231,11 @@ PyArrayObject *take_int64_array(arguments *a, const char *name, int ndim)
                      (PyObject *)PyArray_DESCR(raw));
         a->failed = true;
     } else if (PyArray_NDIM(raw) != ndim) {
-        PyErr_Format(PyExc_ValueError, "%s: %s must have %d dimension(s), got %d", a->function, name,
-                     ndim, PyArray_NDIM(raw));
+        PyObject *shape = PyObject_GetAttrString((PyObject *)raw, "shape");
+        if (shape)
+            PyErr_Format(PyExc_ValueError, "%s: %s has shape %R, expected %d dimension(s)",
+                         a->function, name, shape, ndim);
+        Py_XDECREF(shape);
         a->failed = true;
     }
     PyArrayObject *array = NULL;

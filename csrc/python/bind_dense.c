@@ -86,8 +86,9 @@ static PyObject *py_softmax(PyObject *module, PyObject *const *args, Py_ssize_t 
     if (!take_end(&a))
         return NULL;
     if (dim < -x->ndim || dim >= x->ndim)
-        return report(attn_fail(ATTN_BAD_VALUE, "%s: dim is %lld, out of range for x of %d dimensions",
-                                logarithm ? "log_softmax" : "softmax", (long long)dim, x->ndim));
+        return report(attn_fail(ATTN_BAD_VALUE, "%s: dim is %lld, out of range for x of %d "
+                                "dimensions", logarithm ? "log_softmax" : "softmax",
+                                (long long)dim, x->ndim));
     attn_tensor *y = NULL;
     attn_status status;
     WITHOUT_GIL(status = attn_softmax(&y, x, (int)(dim < 0 ? dim + x->ndim : dim), logarithm));
