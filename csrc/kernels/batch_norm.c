@@ -25,25 +25,56 @@ INLINE void fold(float *sums, const vf accumulator[ACCUMULATORS])
     }
 }
 
-/* A lane's mean over every 13th block. The mean of k out of n values is never further than
- * sqrt((n - k) / k) standard deviations from the mean of all, here 3.6: whatever the values are,
- * sums taken relative to it lose no more than a factor 14 of float's precision, and commonly
- * nothing. (13 shares no factor with usual widths: it meets borders and inner pixels alike.) */
+/* Adds d = x - shift, and with_squares d * d, a lane; a lane beyond a row's end has d = 0. */
+INLINE void add_rows(vf sum[ACCUMULATORS], vf squares[ACCUMULATORS], const vf shift[ACCUMULATORS],
+                     const float *x, int64_t rows, int64_t stride, int64_t count,
+                     const bool with_squares)
+{
+    for (int64_t row = 0; row < rows; row++) {
+        const float *p = x + row * stride;
+        int64_t at = 0;
+        for (; at + STRIP <= count; at += STRIP) {
+            UNROLL(4)
+            for (int v = 0; v < ACCUMULATORS; v++) {
+                vf d = vload(p + at + v * VL) - shift[v];
+                sum[v] += d;
+                if (with_squares)
+                    squares[v] = vfma(d, d, squares[v]);
+            }
+        }
+        UNROLL(4)
+        for (int v = 0; v < ACCUMULATORS; v++) {
+            int64_t left = count - at - v * VL;
+            if (left > 0) {
+                vf d = load_some(p + at + v * VL, left, shift[v]) - shift[v];
+                sum[v] += d;
+                if (with_squares)
+                    squares[v] = vfma(d, d, squares[v]);
+            }
+        }
+    }
+}
+
+/* A lane's mean over the first eighth of the rows. The mean of k out of n values is never further
+ * than sqrt((n - k) / k) standard deviations from the mean of all, here 2.6: whatever the values
+ * are, sums taken relative to it lose no more than a factor 8 of float's precision, and commonly
+ * nothing. The first eighth, because memory is then read in order but for one short step back:
+ * samples from all over a chunk made the whole pass take twice as long. */
 INLINE void lane_shift(float *shift, const float *x, int64_t rows, int64_t stride, int64_t count)
 {
-    enum { STEP = 13 };
-    int64_t in_row = count / ATTN_LANES, taken = 0;
-    vf sum[VECTORS_IN_BLOCK];
-    for (int v = 0; v < VECTORS_IN_BLOCK; v++)
-        sum[v] = vzero();
-    for (int64_t block = 0; block < rows * in_row; block += STEP, taken++)
-        for (int v = 0; v < VECTORS_IN_BLOCK; v++)
-            sum[v] += vload(x + block / in_row * stride + block % in_row * ATTN_LANES + v * VL);
-    for (int64_t row = 0; in_row == 0 && row < rows; row++, taken++) /* shorter than a block */
-        for (int v = 0; v * VL < count; v++)
-            sum[v] += load_some(x + row * stride + v * VL, count - v * VL, vzero());
-    for (int v = 0; v < VECTORS_IN_BLOCK; v++)
-        vstore(shift + v * VL, sum[v] / vset((float)taken));
+    vf none[ACCUMULATORS], sum[ACCUMULATORS];
+    UNROLL(4)
+    for (int v = 0; v < ACCUMULATORS; v++)
+        none[v] = sum[v] = vzero();
+    int64_t taken = attn_ceil_div(rows, 8);
+    if (rows < 8)
+        count = attn_min(count, attn_ceil_div(count * rows, 8 * ATTN_LANES) * ATTN_LANES);
+    add_rows(sum, none, none, x, taken, stride, count, false);
+    fold(shift, sum);
+    for (int lane = 0; lane < ATTN_LANES; lane++) {
+        int64_t n = taken * (count / ATTN_LANES + (lane < count % ATTN_LANES));
+        shift[lane] /= (float)attn_max(n, 1);
+    }
 }
 
 /* sums (3,16) = a shift, and relative to it the sum and the sum of squares, a lane. */
@@ -56,27 +87,7 @@ void KERNEL(bn_statistics)(float *sums, const float *x, int64_t rows, int64_t st
         shift[v] = vload(sums + v * VL % ATTN_LANES);
         sum[v] = squares[v] = vzero();
     }
-    for (int64_t row = 0; row < rows; row++) {
-        const float *p = x + row * stride;
-        int64_t at = 0;
-        for (; at + STRIP <= count; at += STRIP) {
-            UNROLL(4)
-            for (int v = 0; v < ACCUMULATORS; v++) {
-                vf d = vload(p + at + v * VL) - shift[v];
-                sum[v] += d;
-                squares[v] = vfma(d, d, squares[v]);
-            }
-        }
-        UNROLL(4)
-        for (int v = 0; v < ACCUMULATORS; v++) {
-            int64_t left = count - at - v * VL;
-            if (left > 0) {
-                vf d = load_some(p + at + v * VL, left, shift[v]) - shift[v];
-                sum[v] += d;
-                squares[v] = vfma(d, d, squares[v]);
-            }
-        }
-    }
+    add_rows(sum, squares, shift, x, rows, stride, count, true);
     fold(sums + ATTN_LANES, sum);
     fold(sums + 2 * ATTN_LANES, squares);
 }
