@@ -7,12 +7,12 @@
  * Gradients overwrite new tensors.
  *
  * Memory: each worker owns a scratch space for one head: its keys and values (and their gradients),
- * packed, and the scores of 16 queries with some 256 keys. For 32 x 32 positions and 20 + 2 channels
- * a head this is 0.1 MiB forward and 0.25 MiB backward.
+ * packed, and the scores of 16 queries with some 256 keys. For 32 x 32 positions and 20 + 2
+ * channels a head this is 0.1 MiB forward and 0.25 MiB backward.
  *
  * Threads: a task is a head of an image (in the original's backward an image, as its heads share
- * the bias). The tables' gradients are summed in a fixed number of chunks of tasks, set by the shape
- * alone, then over the chunks in order: the same bits with any number of threads.
+ * the bias). The tables' gradients are summed in a fixed number of chunks of tasks, set by the
+ * shape alone, then over the chunks in order: the same bits with any number of threads.
  */
 #include "attention_augmented.h"
 
@@ -184,7 +184,7 @@ static void backward_head(const attention_job *job, int64_t image, int64_t head,
     attn_kernel->attention_backward(&job->plan, &h, &gradient, scratch);
 }
 
-/* The heads of an image in turn; then the gradient of their queries' sum belongs to each of them. */
+/* The heads of an image in turn; then the gradient of their queries' sum belongs to each one. */
 static void backward_image(const attention_job *job, int64_t image, float *d_tables, float *scratch)
 {
     const int64_t floats = job->plan.H * job->plan.W * job->plan.d;

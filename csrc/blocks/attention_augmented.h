@@ -1,5 +1,5 @@
-/* The attention of the attention augmented convolution (AA): self-attention over the positions of an
- * image, with relative position encodings.
+/* The attention of the attention augmented convolution (AA): self-attention over the positions of
+ * an image, with relative position encodings.
  *
  * I. Bello, B. Zoph, A. Vaswani, J. Shlens, Q. V. Le, "Attention Augmented Convolutional Networks",
  * ICCV 2019.

@@ -6,7 +6,7 @@
 
 #include "../attnnet.h"
 
-/* Where element (i, p), channel i of one head at position p, lies. One struct serves the three ways:
+/* Where element (i, p), channel i of one head at position p, lies. One struct serves three ways:
  *   PLAIN planes      base = the image,  plane = L, step = 1
  *   BLOCKED16 planes  base = the image,  plane = L, step = 16, blocked
  *   reinterpreted     base = the head,   plane = 1, step = channels a head (first = 0)

@@ -180,6 +180,27 @@ def test_never_holds_a_map(form):
     assert backward <= limit, f"{backward / kib:.0f} KiB of {limit / kib:.0f}"
 
 
+def test_refused_memory_leaks_nothing():
+    shape = (8, 20, 2, 1, 16, 16)
+    *inputs, dy = (Tensor(a, requires_grad=True) for a in draw(shape, 23))
+    before = _core.memory_stats()["in_use"]
+    try:
+        for room in (4 << 10, 48 << 10):  # not even the result; the result, no scratch space
+            attnnet.set_memory_limit(before + room)
+            with pytest.raises(MemoryError, match="memory limit"):
+                F.relative_attention(*inputs, 8, 160, 16)
+            assert _core.memory_stats()["in_use"] == before
+        attnnet.set_memory_limit(0)
+        y = F.relative_attention(*inputs, 8, 160, 16)
+        kept = _core.memory_stats()["in_use"]
+        attnnet.set_memory_limit(kept + (400 << 10))  # the gradient of kqv, no scratch space
+        with pytest.raises(MemoryError, match="memory limit"):
+            y.backward(dy.detach())
+        assert _core.memory_stats()["in_use"] == kept
+    finally:
+        attnnet.set_memory_limit(0)
+
+
 def test_empty_batch():
     shape = (2, 3, 4, 0, 5, 6)
     y, (dkqv, drel_h, drel_w) = run(shape, "paper", draw(shape, 18))
