@@ -56,6 +56,24 @@ static header *fresh_block(size_t bytes)
     return raw;
 }
 
+/* The smallest kept block of this class or of one less than twice as large; NULL if there is none.
+ * Training, evaluation and a last small batch ask for different sizes: without the larger classes
+ * each would keep memory of its own. Under a limit every byte counts, and only the class itself
+ * will do. */
+static header *take_kept_locked(int bucket)
+{
+    int last = stats.limit > 0 ? bucket : bucket + 12;
+    for (int i = bucket; i <= last && i < BUCKETS; i++) {
+        header *found = buckets[i];
+        if (found) {
+            buckets[i] = found->next;
+            stats.cached -= (int64_t)found->bytes;
+            return found;
+        }
+    }
+    return NULL;
+}
+
 attn_status attn_alloc(void **block, size_t bytes)
 {
     *block = NULL;
@@ -71,20 +89,18 @@ attn_status attn_alloc(void **block, size_t bytes)
                          "memory limit: %zu bytes were asked for with %lld in use of %lld allowed",
                          asked, (long long)in_use, (long long)limit);
     }
-    header *found = buckets[bucket];
-    if (found) {
-        buckets[bucket] = found->next;
-        stats.cached -= (int64_t)bytes;
-    } else {
+    header *found = take_kept_locked(bucket);
+    if (!found) {
         found = fresh_block(bytes);
         if (!found) { /* what lies unused may be what is missing */
             release_all_locked();
             found = fresh_block(bytes);
         }
+        if (found)
+            found->bytes = bytes;
     }
     if (found) {
-        found->bytes = bytes;
-        stats.in_use += (int64_t)bytes;
+        stats.in_use += (int64_t)found->bytes;
         stats.peak = attn_max(stats.peak, stats.in_use);
     }
     pthread_mutex_unlock(&lock);
