@@ -151,7 +151,7 @@ static attn_status make_plan(matmul_plan *plan, const attn_tensor *a, const attn
     attn_shape_text(b_text, b->ndim, b->shape);
     if (a->ndim == 0 || b->ndim == 0)
         return attn_fail(ATTN_BAD_VALUE, "matmul: a has shape %s and b %s, expected one axis or "
-                         "more of each", a_text, b_text);
+                         "more, not a scalar", a_text, b_text);
     int64_t b_K = b->ndim == 1 ? b->shape[0] : b->shape[b->ndim - 2];
     *plan = (matmul_plan){
         .M = a->ndim == 1 ? 1 : a->shape[a->ndim - 2],
