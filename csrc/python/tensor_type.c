@@ -242,7 +242,9 @@ static PyObject *method_backward(TensorObject *self, PyObject *args, PyObject *k
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "|Op:backward", names, &gradient, &retain))
         return NULL;
     attn_tensor *dy = NULL;
-    if (gradient != Py_None && !(dy = tensor_from_object(gradient, "backward", "gradient")))
+    if (PyObject_TypeCheck(gradient, attn_tensor_type))
+        dy = attn_tensor_retain(((TensorObject *)gradient)->tensor);
+    else if (gradient != Py_None && !(dy = tensor_from_object(gradient, "backward", "gradient")))
         return NULL;
     attn_status status;
     WITHOUT_GIL(status = attn_backward_walk(self->tensor, dy, retain));

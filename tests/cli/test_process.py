@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-import attnnet
+from reference import processes
+
 from attnnet.training import checkpoint as checkpoints
 
 TESTS = pathlib.Path(__file__).parents[1]
@@ -20,9 +21,7 @@ TINY = (
 )
 OPTIONS = """--arch tiny --block none --batch-size 8 --limit-train 400 --limit-test 40 --epochs 2
     --warmup-epochs 0.5 --no-progress --output run"""
-# The attnnet under test, whether installed or in the folder that the tests were started from.
-HOME = str(pathlib.Path(attnnet.__file__).parents[1])
-ENVIRONMENT = {**os.environ, "PYTHONPATH": HOME, "PYTHONUNBUFFERED": "1"}
+ENVIRONMENT = processes.environment()
 
 
 def start(folder, words):
@@ -38,13 +37,22 @@ def start(folder, words):
 
 def test_python_m_attnnet():
     command = [sys.executable, "-m", "attnnet", "--version"]
-    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    result = subprocess.run(
+        command, capture_output=True, text=True, env=ENVIRONMENT, cwd=processes.neutral_folder()
+    )
     assert result.returncode == 0 and result.stdout.startswith("attnnet ")
 
 
 def test_a_reader_that_goes_away_is_no_error():
     command = f"{sys.executable} -m attnnet list | true"
-    result = subprocess.run(command, shell=True, capture_output=True, text=True, env=ENVIRONMENT)
+    result = subprocess.run(
+        command,
+        shell=True,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=processes.neutral_folder(),
+    )
     assert result.stderr == ""
 
 

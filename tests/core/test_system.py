@@ -9,13 +9,15 @@ import attnnet
 import numpy as np
 import pytest
 from attnnet import _core
+from reference import processes
 
 SETS = _core.config()["isa_available"]
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True,
-                          text=True, env={**os.environ, **environment}, timeout=60)
+                          text=True, cwd=processes.neutral_folder(),
+                          env=processes.environment(**environment), timeout=120)
 
 
 @pytest.mark.parametrize("isa", SETS)

@@ -10,6 +10,8 @@ import textwrap
 
 import pytest
 
+from reference import processes
+
 from attnnet.errors import CheckpointError
 from attnnet.training import folder as folders
 from attnnet.training.folder import LOCK, RunFolder, fresh_folder
@@ -46,7 +48,11 @@ def test_another_process_is_refused_until_the_first_is_killed(tmp_path):
         time.sleep(60)
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=processes.neutral_folder(),
+        env=processes.environment(),
     )
     try:
         assert process.stdout.readline() == "locked\n"
