@@ -49,7 +49,7 @@ def test(arguments: list[str]) -> int:
 
 def main() -> int:
     jobs = {"demo": demo, "test": test}
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036  (run by whatever Python the user has)
         print("attnnet needs Python 3.10 or newer", file=sys.stderr)
         return 2
     if len(sys.argv) < 2 or sys.argv[1] not in jobs:

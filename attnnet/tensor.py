@@ -33,8 +33,8 @@ class Tensor(_core.Tensor):
         TypeError: for data that holds no real numbers.
         MemoryError: where memory is out, or the limit of ``set_memory_limit`` is reached.
 
-    Attributes ``shape``, ``ndim``, ``requires_grad``, ``grad``, ``is_leaf``, ``grad_fn``, ``layout``
-    and ``version`` are described at the core's type.
+    Attributes ``shape``, ``ndim``, ``requires_grad``, ``grad``, ``is_leaf``, ``grad_fn``,
+    ``layout`` and ``version`` are described at the core's type.
     """
 
     __slots__ = ()
@@ -263,7 +263,9 @@ def _index(x: Tensor, index) -> Tensor:
             shape.append(count)
         elif isinstance(item, (int, np.integer)) and not isinstance(item, bool):
             if not -length <= item < length:
-                raise IndexError(f"index {item} is out of range for dimension {axis} of size {length}")
+                raise IndexError(
+                    f"index {item} is out of range for dimension {axis} of size {length}"
+                )
             begin, stride, count = int(item) % length, 1, 1
         else:
             raise TypeError(f"tensor indices are integers, slices, None or ..., got "

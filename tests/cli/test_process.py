@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-
 from reference import processes
 
 from attnnet.training import checkpoint as checkpoints

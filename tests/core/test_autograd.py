@@ -5,9 +5,10 @@ import signal
 import threading
 import time
 
-import attnnet
 import numpy as np
 import pytest
+
+import attnnet
 
 
 def leaf(*values):
@@ -79,7 +80,7 @@ def test_in_place_write_before_backward_is_an_error():
     x = leaf(1.0, 2.0)
     y = x * x
     x.copy_([3.0, 4.0])
-    with pytest.raises(RuntimeError, match="mul needs .* changed in place"):
+    with pytest.raises(RuntimeError, match=r"mul needs .* changed in place"):
         y.sum().backward()
 
 

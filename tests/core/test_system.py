@@ -5,11 +5,12 @@ import subprocess
 import sys
 import textwrap
 
-import attnnet
 import numpy as np
 import pytest
-from attnnet import _core
 from reference import processes
+
+import attnnet
+from attnnet import _core
 
 SETS = _core.config()["isa_available"]
 

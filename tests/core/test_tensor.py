@@ -6,9 +6,10 @@ import pickle
 import sys
 import weakref
 
-import attnnet
 import numpy as np
 import pytest
+
+import attnnet
 from attnnet import _core
 
 

@@ -9,7 +9,6 @@ import sys
 import textwrap
 
 import pytest
-
 from reference import processes
 
 from attnnet.errors import CheckpointError
