@@ -24,7 +24,7 @@ def set_num_threads(num_threads: int) -> None:
 
 
 def memory_stats() -> dict[str, int]:
-    """Bytes of tensor memory: ``in_use``, ``cached`` for reuse, ``peak`` use, ``limit`` (0: none)."""
+    """Bytes of tensor memory: ``in_use``, ``cached`` for reuse, ``peak``, ``limit`` (0: none)."""
     return _core.memory_stats()
 
 
