@@ -1,7 +1,7 @@
 /* The channel gate's small matrices: gate = sigmoid(sum over pools of (w2 relu(w1 pooled + b1) + b2)).
  *
  * They run image by image inside the passes over x. The parameters' gradients are sums over images
- * of outer products; they are taken at the end, a row k a task, from what each image left behind.
+ * of outer products; they are taken at the end, a few rows a task, from what each image left behind.
  */
 #include "../base/memory.h"
 #include "../base/threads.h"
@@ -91,55 +91,56 @@ void attn_channel_backward(const attn_channel_gradients *gradients, const attn_c
                                    saved->gate + gate, saved->hidden + hidden, mlp);
 }
 
-/* Row k of the matrices' gradients. */
+/* Some rows of the matrices' gradients. */
 typedef struct {
     const attn_gate_mlp *mlp;
     const attn_channel_gradients *gradients;
     const attn_channel_saved *saved;
     int64_t N;
     float *dw1, *dw2, *db1; /* NULL where not wanted */
-    float *dw2_row;         /* (K, C): scratch */
-    float *hidden_sum;      /* (K, N): scratch */
+    float *dw2_rows;        /* (K, C): scratch */
+    float *hidden_sum;      /* (N, K): scratch, summed over pools */
 } row_job;
 
-static void gradient_row(void *context, int64_t k, int worker)
+enum { TASK_ROWS = 4 };
+
+static void gradient_rows(void *context, int64_t task, int worker)
 {
     (void)worker;
     const row_job *job = context;
     const attn_gate_mlp *mlp = job->mlp;
-    int64_t C = mlp->C, K = mlp->K, pools = mlp->pools, rows = job->N * pools;
-    const float *dhidden = job->gradients->dhidden + k, *hidden = job->saved->hidden + k;
+    int64_t C = mlp->C, K = mlp->K, first = task * TASK_ROWS;
+    int64_t count = attn_min(TASK_ROWS, K - first), rows = job->N * mlp->pools;
+    const float *dhidden = job->gradients->dhidden + first;
     if (job->dw1)
-        attn_kernel->gate_weighted_rows(job->dw1 + k * C, dhidden, K, job->saved->pooled, rows, C);
-    if (job->db1) {
+        attn_kernel->gate_weighted_rows(job->dw1 + first * C, dhidden, K, job->saved->pooled, rows,
+                                        C, count);
+    for (int64_t i = 0; job->db1 && i < count; i++) {
         double sum = 0.0;
         for (int64_t r = 0; r < rows; r++)
-            sum += dhidden[r * K];
-        job->db1[k] = (float)sum;
+            sum += dhidden[r * K + i];
+        job->db1[first + i] = (float)sum;
     }
     if (job->dw2) {
-        float *of_image = job->hidden_sum + k * job->N, *row = job->dw2_row + k * C;
-        for (int64_t n = 0; n < job->N; n++) {
-            of_image[n] = 0.0f;
-            for (int64_t i = 0; i < pools; i++)
-                of_image[n] += hidden[(n * pools + i) * K];
-        }
-        attn_kernel->gate_weighted_rows(row, of_image, 1, job->gradients->dlogit, job->N, C);
+        float *row = job->dw2_rows + first * C;
+        attn_kernel->gate_weighted_rows(row, job->hidden_sum + first, K, job->gradients->dlogit,
+                                        job->N, C, count);
         for (int64_t c = 0; c < C; c++)
-            job->dw2[c * K + k] = row[c];
+            for (int64_t i = 0; i < count; i++)
+                job->dw2[c * K + first + i] = row[i * C + c];
     }
 }
 
-/* The second bias enters once a pool. */
-static void second_bias_gradient(float *db2, const row_job *job)
+static void sum_hidden(const row_job *job)
 {
-    const float *dlogit = job->gradients->dlogit;
-    int64_t C = job->mlp->C;
-    for (int64_t c = 0; c < C; c++) {
-        double sum = 0.0;
-        for (int64_t n = 0; n < job->N; n++)
-            sum += dlogit[n * C + c];
-        db2[c] = (float)(sum * (double)job->mlp->pools);
+    int64_t K = job->mlp->K, pools = job->mlp->pools;
+    for (int64_t n = 0; n < job->N; n++) {
+        const float *hidden = job->saved->hidden + n * pools * K;
+        float *sum = job->hidden_sum + n * K;
+        for (int64_t k = 0; k < K; k++)
+            sum[k] = hidden[k];
+        for (int64_t j = K; j < pools * K; j++)
+            sum[j % K] += hidden[j];
     }
 }
 
@@ -167,12 +168,15 @@ attn_status attn_channel_parameter_gradients(attn_node *node, attn_tensor **dx, 
     ATTN_TRY(gradient_like(node, dx, inputs[2], &job.dw2));
     ATTN_TRY(gradient_like(node, dx, inputs[3], &db2));
     if (job.dw1 || job.db1 || job.dw2) {
-        ATTN_TRY(attn_alloc((void **)&job.dw2_row, (size_t)(mlp->K * (mlp->C + N)) * sizeof(float)));
-        job.hidden_sum = job.dw2_row + mlp->K * mlp->C;
-        attn_parallel(gradient_row, &job, mlp->K);
-        attn_free(job.dw2_row);
+        ATTN_TRY(attn_alloc((void **)&job.dw2_rows, (size_t)(mlp->K * (mlp->C + N)) * sizeof(float)));
+        job.hidden_sum = job.dw2_rows + mlp->K * mlp->C;
+        sum_hidden(&job);
+        attn_parallel(gradient_rows, &job, attn_ceil_div(mlp->K, TASK_ROWS));
+        attn_free(job.dw2_rows);
     }
-    if (db2)
-        second_bias_gradient(db2, &job);
+    if (db2) { /* the second bias enters once a pool */
+        const float pools = (float)mlp->pools;
+        attn_kernel->gate_weighted_rows(db2, &pools, 0, gradients->dlogit, N, mlp->C, 1);
+    }
     return ATTN_OK;
 }

@@ -3,7 +3,9 @@
 #include "kernels.h"
 #include "lanes.h"
 
-enum { GROUP = 4 };
+/* WAYS: independent sums over positions. GROUP: positions that go through the channels together,
+ * so that their partial results stay in registers. */
+enum { WAYS = 4, GROUP = VL == 16 ? 8 : 4 };
 
 INLINE int64_t block_offset(int64_t c, int64_t HW)
 {
@@ -12,11 +14,11 @@ INLINE int64_t block_offset(int64_t c, int64_t HW)
 
 INLINE vf sum_positions(const float *x, int64_t HW)
 {
-    vf sum[GROUP] = {vzero(), vzero(), vzero(), vzero()};
+    vf sum[WAYS] = {vzero(), vzero(), vzero(), vzero()};
     int64_t p = 0;
-    for (; p + GROUP <= HW; p += GROUP)
+    for (; p + WAYS <= HW; p += WAYS)
         UNROLL(4)
-        for (int i = 0; i < GROUP; i++)
+        for (int i = 0; i < WAYS; i++)
             sum[i] += vload(x + (p + i) * ATTN_LANES);
     for (; p < HW; p++)
         sum[0] += vload(x + p * ATTN_LANES);
@@ -51,17 +53,17 @@ INLINE void keep_larger_or_nan(vf *value, vi *at, vf other, vi other_at)
 INLINE void pool_both_block(float *average, float *maximum, int32_t *index, const float *x,
                             int64_t HW)
 {
-    vf sum[GROUP], best[GROUP];
-    vi at[GROUP];
-    for (int i = 0; i < GROUP; i++) {
+    vf sum[WAYS], best[WAYS];
+    vi at[WAYS];
+    for (int i = 0; i < WAYS; i++) {
         sum[i] = vzero();
         best[i] = vset(-INFINITY);
         at[i] = vset_int(0);
     }
     int64_t p = 0;
-    for (; p + GROUP <= HW; p += GROUP) {
+    for (; p + WAYS <= HW; p += WAYS) {
         UNROLL(4)
-        for (int i = 0; i < GROUP; i++) {
+        for (int i = 0; i < WAYS; i++) {
             vf value = vload(x + (p + i) * ATTN_LANES);
             vi take = (value > best[i]) | (value != value);
             sum[i] += value;
@@ -74,7 +76,7 @@ INLINE void pool_both_block(float *average, float *maximum, int32_t *index, cons
         sum[0] += value;
         keep_larger_or_nan(&best[0], &at[0], value, vset_int((int32_t)p));
     }
-    for (int i = 1; i < GROUP; i++)
+    for (int i = 1; i < WAYS; i++)
         keep_larger_or_nan(&best[0], &at[0], best[i], at[i]);
     vstore(average, ((sum[0] + sum[1]) + (sum[2] + sum[3])) * (1.0f / (float)HW));
     vstore(maximum, best[0]);
@@ -172,12 +174,11 @@ INLINE void maps_group(vf *best, vi *at, vf *sum, float *average, const float *x
         for (int64_t c = half; c < C; c += ATTN_LANES) {
             const float *from = x + (c - half) * HW + half;
             vf over = vzero();
-            UNROLL(4)
+            UNROLL(8)
             for (int i = 0; i < count; i++) {
                 vf value = vload(from + i * ATTN_LANES);
-                vi take = value > largest[i];
-                largest[i] = vselect(take, value, largest[i]);
-                where[i] = (vi)vselect(take, (vf)number, (vf)where[i]);
+                where[i] = choose_greater(value, largest[i], number, where[i]);
+                largest[i] = vmax(value, largest[i]); /* a NaN leaves the old one */
                 total[i] += value;
                 over += value;
             }

@@ -7,8 +7,9 @@
 #include "kernels.h"
 #include "lanes.h"
 
-/* Positions that go through the channels together: their partial sums stay in registers. */
-enum { GROUP = 4 };
+/* WAYS: independent sums over positions. GROUP: positions that go through the channels together,
+ * so that their partial sums stay in registers. */
+enum { WAYS = 4, GROUP = VL == 16 ? 8 : 4 };
 
 /* dy * x at one register, without the elements that the ReLU has cut. x NULL stands for 1. */
 INLINE vf product(const float *dy, const float *x, vf channel, vf position, const bool has_channel,
@@ -33,15 +34,15 @@ INLINE vf product(const float *dy, const float *x, vf channel, vf position, cons
 INLINE void channels_blocked(float *dchannel, const float *dy, const float *x,
                              const attn_gates *gates, const bool position, const bool relu)
 {
-    int64_t HW = gates->HW, whole = HW - HW % GROUP;
+    int64_t HW = gates->HW, whole = HW - HW % WAYS;
     for (int64_t c = 0; c < gates->C; c += VL) {
         int64_t offset = c / ATTN_LANES * ATTN_LANES * HW + c % ATTN_LANES;
         const float *dy_c = dy + offset, *x_c = x ? x + offset : NULL;
-        vf sum[GROUP] = {vzero(), vzero(), vzero(), vzero()};
+        vf sum[WAYS] = {vzero(), vzero(), vzero(), vzero()};
         vf factor = gates->channel ? vload(gates->channel + c) : vset(1.0f);
-        for (int64_t p = 0; p < whole; p += GROUP) {
+        for (int64_t p = 0; p < whole; p += WAYS) {
             UNROLL(4)
-            for (int i = 0; i < GROUP; i++) {
+            for (int i = 0; i < WAYS; i++) {
                 vf at = position ? vset(gates->position[p + i]) : vset(1.0f);
                 vf t = product(dy_c + (p + i) * ATTN_LANES,
                                x_c ? x_c + (p + i) * ATTN_LANES : NULL, factor, at, true, position,
@@ -69,11 +70,13 @@ INLINE void sum_group(vf *sums, float *dchannel, const float *dy, const float *x
     for (int i = 0; i < count; i++)
         at[i] = position ? vset(gates->position[p + i]) : vset(1.0f);
     for (int half = 0; half < ATTN_LANES; half += VL) {
-        vf total[GROUP] = {vzero(), vzero(), vzero(), vzero()};
+        vf total[GROUP];
+        for (int i = 0; i < count; i++)
+            total[i] = vzero();
         for (int64_t c = half; c < gates->C; c += ATTN_LANES) {
             int64_t o = (c - half) * gates->HW + p * ATTN_LANES + half;
             vf factor = channel ? vload(gates->channel + c) : vset(1.0f), over = vzero();
-            UNROLL(4)
+            UNROLL(8)
             for (int i = 0; i < count; i++) {
                 vf t = product(dy + o + i * ATTN_LANES, x ? x + o + i * ATTN_LANES : NULL, factor,
                                at[i], channel, position, relu);

@@ -14,17 +14,77 @@ INLINE void store_up_to(float *p, vf v, int64_t left)
         vstore_part(p, v, left);
 }
 
-INLINE float dot(const float *a, const float *b, int64_t n)
+/* Rows and registers that go together, so that sums are independent and operands are reused. */
+enum { ROWS = 4, WIDE = VL == 16 ? 4 : 2 };
+
+/* sums[i] = row i of a (rows `step` apart) times b, both n long */
+INLINE void dots(float sums[ROWS], const float *a, int64_t step, const float *b, int64_t n,
+                 const int rows)
 {
-    vf sum[2] = {vzero(), vzero()};
-    int64_t i = 0;
-    for (; i + 2 * VL <= n; i += 2 * VL) {
-        sum[0] = vfma(vload(a + i), vload(b + i), sum[0]);
-        sum[1] = vfma(vload(a + i + VL), vload(b + i + VL), sum[1]);
+    vf sum[ROWS];
+    for (int i = 0; i < rows; i++)
+        sum[i] = vzero();
+    int64_t j = 0;
+    for (; j + VL <= n; j += VL)
+        for (int i = 0; i < rows; i++)
+            sum[i] = vfma(vload(a + i * step + j), vload(b + j), sum[i]);
+    for (int i = 0; j < n && i < rows; i++)
+        sum[i] = vfma(vload_part(a + i * step + j, n - j), vload_part(b + j, n - j), sum[i]);
+    for (int i = 0; i < rows; i++)
+        sums[i] = vsum(sum[i]);
+}
+
+/* y (K) = a (K, C) times b (C) */
+INLINE void matrix_times_vector(float *y, const float *a, const float *b, int64_t K, int64_t C)
+{
+    int64_t k = 0;
+    for (; k + ROWS <= K; k += ROWS)
+        dots(y + k, a + k * C, C, b, C, ROWS);
+    for (; k < K; k++)
+        dots(y + k, a + k * C, C, b, C, 1);
+}
+
+/* From column c on: y[i, :] = sum over r of weights[r, i] * rows[r, :], `wide` registers each. */
+INLINE void weighted_columns(float *y, const float *weights, int64_t stride, const float *rows,
+                             int64_t R, int64_t C, int64_t c, const int count, const int wide)
+{
+    vf sum[ROWS][WIDE];
+    for (int i = 0; i < count; i++)
+        for (int v = 0; v < wide; v++)
+            sum[i][v] = vzero();
+    for (int64_t r = 0; r < R; r++) {
+        vf value[WIDE];
+        for (int v = 0; v < wide; v++)
+            value[v] = wide > 1 ? vload(rows + r * C + c + v * VL)
+                                : load_up_to(rows + r * C + c, C - c);
+        for (int i = 0; i < count; i++)
+            for (int v = 0; v < wide; v++)
+                sum[i][v] = vfma(value[v], vset(weights[r * stride + i]), sum[i][v]);
     }
-    for (; i < n; i += VL)
-        sum[0] = vfma(load_up_to(a + i, n - i), load_up_to(b + i, n - i), sum[0]);
-    return vsum(sum[0] + sum[1]);
+    for (int i = 0; i < count; i++)
+        for (int v = 0; v < wide; v++)
+            store_up_to(y + i * C + c + v * VL, sum[i][v], C - c - v * VL);
+}
+
+INLINE void weighted_rows(float *y, const float *weights, int64_t stride, const float *rows,
+                          int64_t R, int64_t C, const int count)
+{
+    int64_t c = 0;
+    for (; c + WIDE * VL <= C; c += WIDE * VL)
+        weighted_columns(y, weights, stride, rows, R, C, c, count, WIDE);
+    for (; c < C; c += VL)
+        weighted_columns(y, weights, stride, rows, R, C, c, count, 1);
+}
+
+/* y (count, C) = sum over r of weights[r * stride + i] * rows[r, :] in row i; rows (R, C). */
+void KERNEL(gate_weighted_rows)(float *y, const float *weights, int64_t stride, const float *rows,
+                                int64_t R, int64_t C, int64_t count)
+{
+    int64_t i = 0;
+    for (; i + ROWS <= count; i += ROWS)
+        weighted_rows(y + i * C, weights + i, stride, rows, R, C, ROWS);
+    for (; i < count; i++)
+        weighted_rows(y + i * C, weights + i, stride, rows, R, C, 1);
 }
 
 /* gate (C), factor (C), hidden (pools, K) after its ReLU, from pooled (pools, C) */
@@ -33,20 +93,22 @@ void KERNEL(gate_mlp_forward)(float *gate, float *factor, float *hidden, const f
 {
     int64_t C = mlp->C, K = mlp->K, pools = mlp->pools;
     for (int64_t i = 0; i < pools; i++) {
+        float *h = hidden + i * K;
+        matrix_times_vector(h, mlp->w1, pooled + i * C, K, C);
         for (int64_t k = 0; k < K; k++) {
-            float h = dot(mlp->w1 + k * C, pooled + i * C, C) + (mlp->b1 ? mlp->b1[k] : 0.0f);
-            hidden[i * K + k] = h < 0.0f ? 0.0f : h;
+            float value = h[k] + (mlp->b1 ? mlp->b1[k] : 0.0f);
+            h[k] = value < 0.0f ? 0.0f : value;
         }
     }
+    /* The logits, pool by pool: the gate's place holds one pool's, the factor's place the sum. */
+    for (int64_t i = 0; i < pools; i++) {
+        float *part = i ? gate : factor;
+        weighted_rows(part, hidden + i * K, 1, mlp->w2t, K, C, 1);
+        for (int64_t c = 0; c < C; c++)
+            factor[c] = (i ? factor[c] + part[c] : part[c]) + (mlp->b2 ? mlp->b2[c] : 0.0f);
+    }
     for (int64_t c = 0; c < C; c += VL) {
-        vf sum = mlp->b2 ? load_up_to(mlp->b2 + c, C - c) * (float)pools : vzero();
-        for (int64_t k = 0; k < K; k++) {
-            float h = 0.0f;
-            for (int64_t i = 0; i < pools; i++)
-                h += hidden[i * K + k];
-            sum = vfma(load_up_to(mlp->w2t + k * C + c, C - c), vset(h), sum);
-        }
-        vf g = vsigmoid(sum);
+        vf g = vsigmoid(load_up_to(factor + c, C - c));
         store_up_to(gate + c, g, C - c);
         store_up_to(factor + c, g + mlp->offset, C - c);
     }
@@ -57,32 +119,14 @@ void KERNEL(gate_mlp_backward)(float *dpooled, float *dhidden, float *dlogit, co
                                const float *gate, const float *hidden, const attn_gate_mlp *mlp)
 {
     int64_t C = mlp->C, K = mlp->K, pools = mlp->pools;
+    float *of_last = dhidden + (pools - 1) * K; /* the ReLU of the last pool is applied in place */
     for (int64_t c = 0; c < C; c++)
         dlogit[c] = dgate[c] * gate[c] * (1.0f - gate[c]);
-    for (int64_t k = 0; k < K; k++) {
-        float dh = dot(mlp->w2t + k * C, dlogit, C);
-        for (int64_t i = 0; i < pools; i++)
-            dhidden[i * K + k] = hidden[i * K + k] > 0.0f ? dh : 0.0f;
-    }
+    matrix_times_vector(of_last, mlp->w2t, dlogit, K, C);
     for (int64_t i = 0; i < pools; i++) {
-        for (int64_t c = 0; c < C; c += VL) {
-            vf sum = vzero();
-            for (int64_t k = 0; k < K; k++)
-                sum = vfma(load_up_to(mlp->w1 + k * C + c, C - c), vset(dhidden[i * K + k]), sum);
-            store_up_to(dpooled + i * C + c, sum, C - c);
-        }
-    }
-}
-
-/* y (C) = sum over r of weights[r * stride] * rows[r, :], rows (R, C) */
-void KERNEL(gate_weighted_rows)(float *y, const float *weights, int64_t stride, const float *rows,
-                                int64_t R, int64_t C)
-{
-    for (int64_t c = 0; c < C; c += VL) {
-        vf sum = vzero();
-        for (int64_t r = 0; r < R; r++)
-            sum = vfma(load_up_to(rows + r * C + c, C - c), vset(weights[r * stride]), sum);
-        store_up_to(y + c, sum, C - c);
+        for (int64_t k = 0; k < K; k++)
+            dhidden[i * K + k] = hidden[i * K + k] > 0.0f ? of_last[k] : 0.0f;
+        weighted_rows(dpooled + i * C, dhidden + i * K, 1, mlp->w1, K, C, 1);
     }
 }
 

@@ -71,6 +71,18 @@ INLINE vf fold_sum(vf v[VL])
     return v[0];
 }
 
+/* a > b ? yes : no, where no lane of the mask is needed elsewhere: AVX-512 then keeps it out of the
+ * vector registers. */
+INLINE vi choose_greater(vf a, vf b, vi yes, vi no)
+{
+#if VL == 16
+    __mmask16 greater = _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
+    return (vi)_mm512_mask_mov_epi32((__m512i)no, greater, (__m512i)yes);
+#else
+    return (vi)vselect(a > b, (vf)yes, (vf)no);
+#endif
+}
+
 /* (value, at) = the larger of two values, and where it stands; a tie goes to the smaller `at`. */
 INLINE void keep_larger(vf *value, vi *at, vf other, vi other_at)
 {

@@ -126,7 +126,7 @@ X(void, gate_mlp_forward, (float *gate, float *factor, float *hidden, const floa
 X(void, gate_mlp_backward, (float *dpooled, float *dhidden, float *dlogit, const float *dgate,
                             const float *gate, const float *hidden, const attn_gate_mlp *mlp))
 X(void, gate_weighted_rows, (float *y, const float *weights, int64_t stride, const float *rows,
-                             int64_t R, int64_t C))
+                             int64_t R, int64_t C, int64_t count))
 X(void, gate_conv7, (float *y, const float *maps, int planes, const float *weight, float bias,
                      const attn_gate_map *size))
 X(void, gate_conv7_weight, (float *dweight, const float *maps, int planes, const float *dy,
