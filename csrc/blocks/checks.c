@@ -4,10 +4,6 @@
 
 #include <stdio.h>
 
-/* Tensors of this size and more do not stay in the caches until the next operation reads them:
- * their stores pass by the cache and save reading the lines first. */
-enum { STREAM_BYTES = 8 << 20 };
-
 attn_status attn_block_check_input(const char *block, const attn_tensor *x)
 {
     char got[160];
@@ -79,7 +75,7 @@ attn_gates attn_block_geometry(const attn_tensor *x, bool relu)
         .C = x->shape[1],
         .HW = x->shape[2] * x->shape[3],
         .blocked = attn_can_block(x->ndim, x->shape),
-        .stream = x->size * (int64_t)sizeof(float) >= STREAM_BYTES,
+        .stream = x->size * (int64_t)sizeof(float) >= ATTN_STREAM_BYTES,
         .relu = relu,
     };
     return gates;

@@ -176,7 +176,7 @@ def test_same_bits_with_any_number_of_threads(name):
 def test_large_tensors_that_bypass_the_cache():
     """Above the size from which stores pass by the cache; also more tasks than threads."""
     rng = np.random.default_rng(2)
-    shape = (9, 64, 64, 64)
+    shape = (13, 64, 64, 64)  # 13.6 MB
     x, dy = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
     for name in ("SE", "CA", "SA", "NEW"):
         state = draw_state(name, *shape[1:], rng)
@@ -229,6 +229,40 @@ def test_only_what_is_wanted_gets_a_gradient(name):
     tensor = attnnet.Tensor(x, requires_grad=True)
     FUNCTIONS[name](tensor, *arguments(name, made, True)).backward(dy)
     assert np.array_equal(tensor.grad.numpy(), full[1])
+
+
+@pytest.mark.parametrize("name", ["SE", "SEC", "CA", "SA", "NEW"])
+def test_little_is_kept_beside_the_input(name):
+    shape = (8, 64, 32, 32)
+    rng = np.random.default_rng(1)
+    x = _core.to_layout(attnnet.Tensor(rng.standard_normal(shape)), "blocked16")
+    state = tensors(draw_state(name, *shape[1:], rng))
+    before = attnnet.memory_stats()["in_use"]
+    y = FUNCTIONS[name](x, *arguments(name, state, True))
+    kept = attnnet.memory_stats()["in_use"] - before - 4 * y.numel()
+    assert 0 < kept < 4 * x.numel() // 8
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_out_of_memory_leaves_nothing_behind(name):
+    shape = (4, 32, 16, 16)
+    rng = np.random.default_rng(1)
+    x, dy = attnnet.Tensor(rng.standard_normal(shape)), attnnet.Tensor(np.ones(shape))
+    state = tensors(draw_state(name, *shape[1:], rng))
+    values = arguments(name, state, True)
+    y = FUNCTIONS[name](x, *values)
+    before = attnnet.memory_stats()["in_use"]
+    try:
+        for room in (0, 1 << 10, 16 << 10, 140 << 10):
+            attnnet.set_memory_limit(before + room)
+            with pytest.raises(MemoryError):
+                FUNCTIONS[name](x, *values)
+            with pytest.raises(MemoryError):
+                y.backward(dy, retain_graph=True)
+            attnnet.set_memory_limit(0)
+            assert attnnet.memory_stats()["in_use"] == before
+    finally:
+        attnnet.set_memory_limit(0)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
