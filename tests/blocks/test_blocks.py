@@ -68,15 +68,16 @@ def scale_of(key, grads, dy, shape):
     """What errors are measured against where the terms of a gradient may cancel.
 
     A bias in front of a batch norm has none at all: there it is its weight's gradient. The two
-    single numbers of a batch norm are sums of many terms as large as each other's; and where an
-    image has one row, AA's row terms only shift all logits alike.
+    single numbers of a batch norm are sums of as many terms, of about 0.1, as dy has elements; and
+    where an image has one row, AA's row terms only shift all logits alike.
     """
     if golden.is_zero_gradient(key):
         return float(np.abs(grads[key.replace("bias", "weight")]).max())
     for pair in (("bn.weight", "bn.bias"), ("rel_encoding_h", "rel_encoding_w")):
         if key.endswith(pair):
-            twins = [k for k in grads if k.endswith(pair)]
-            return max(float(np.abs(grads[k]).max()) for k in twins)
+            largest = max(float(np.abs(grads[k]).max()) for k in grads if k.endswith(pair))
+            terms = 0.1 * np.sqrt(np.size(dy)) if pair[0] == "bn.weight" else 0.0
+            return max(largest, terms)
     return 0.0
 
 

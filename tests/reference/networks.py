@@ -1,0 +1,206 @@
+"""Whole networks run side by side: PyTorch in float64 and float32, and attnnet.
+
+Needs PyTorch; import only behind ``pytest.importorskip("torch")``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+import attnnet
+
+from . import torch_models
+from .compare import EPS32, relative_l2
+
+
+@dataclass
+class Case:
+    """One network with its first state, one batch, and how it is trained."""
+
+    arch: str
+    block: str | None
+    state: dict[str, np.ndarray]  # float32 values, the same for all
+    x: np.ndarray
+    target: np.ndarray
+    options: dict
+    lr: float
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+
+@dataclass
+class Trace:
+    """What a run left: of the first step, and after the last."""
+
+    logits: np.ndarray
+    losses: list[float]
+    grads: dict[str, np.ndarray]
+    state: dict[str, np.ndarray]
+
+
+def _smoothed(arch: str, key: str, value: np.ndarray, keys, rng) -> np.ndarray:
+    layer, kind = key.rsplit(".", 1)
+    if key.endswith(("conv_out.bias", "attn_out.bias")):  # AA's output meets a ReLU without BN
+        return 6 * rng.choice([-1.0, 1.0], value.shape)
+    if f"{layer}.running_mean" not in keys or layer.endswith("spatial.bn"):
+        return value
+    if kind == "weight":
+        return rng.uniform(0.2, 0.4, value.shape)
+    if kind != "bias":
+        return value
+    size = rng.uniform(2, 3, value.shape)
+    if "shortcut" in layer:
+        return size
+    last = "bn3" if arch in ("resnet50", "resnet101", "resnet152") else "bn2"
+    if layer.startswith("layer") and layer.endswith(last):
+        # what is added to it may be as large, and is positive: shut it by far
+        return np.where(rng.random(value.shape) < 0.75, size, -20.0)
+    return size * rng.choice([-1.0, 1.0], value.shape)
+
+
+def make_case(arch, block, batch, size, seed=0, smooth=True, lr=1e-3, **options) -> Case:
+    """A network in PyTorch's own first state, or in a smooth one.
+
+    Where a ReLU's input is near zero, rounding decides whether it passes; among a million of them
+    a few always are, and each moves the gradients of two right implementations apart by a
+    thousandth, at random. In a *smooth* state the batch norms' biases hold every ReLU either open
+    or shut by far, so that what is compared is the arithmetic.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    options = {"image_size": size, "num_classes": 10, **options}
+    if arch.startswith("vgg"):
+        options["dropout"] = 0.0
+    model = torch_models.create(arch, block, **options)
+    state = {k: v.numpy() for k, v in model.state_dict().items()}
+    if smooth:
+        state = {
+            k: np.asarray(_smoothed(arch, k, v, state, rng), v.dtype) for k, v in state.items()
+        }
+    x = rng.standard_normal((batch, 3, size, size)).astype(np.float32)
+    return Case(arch, block, state, x, rng.integers(0, 10, batch), options, lr)
+
+
+def torch_model(c: Case, dtype, state=None):
+    with torch.device("meta"):  # no initialisation for nothing
+        model = torch_models.create(c.arch, c.block, **c.options)
+    tensors = {k: torch.tensor(v) for k, v in (state or c.state).items()}
+    floats = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
+    model.load_state_dict(floats, assign=True)
+    return model
+
+
+def attnnet_model(c: Case, state=None):
+    model = attnnet.create_model(c.arch, c.block, **c.options)
+    missing, unexpected = model.load_state_dict(state or c.state)
+    assert not missing and not unexpected, (missing, unexpected)
+    return model
+
+
+def run_torch(c: Case, dtype, steps: int) -> Trace:
+    model = torch_model(c, dtype).train()
+    x, target = torch.tensor(c.x, dtype=dtype), torch.tensor(c.target)
+    optimiser = torch.optim.SGD(
+        model.parameters(), lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay
+    )
+    losses = []
+    for step in range(steps):
+        optimiser.zero_grad()
+        logits = model(x)
+        loss = torch.nn.functional.cross_entropy(logits, target)
+        loss.backward()
+        if step == 0:
+            first = logits.detach().numpy().copy()
+            grads = {k: p.grad.numpy().copy() for k, p in model.named_parameters()}
+        optimiser.step()
+        losses.append(loss.item())
+    return Trace(first, losses, grads, {k: v.numpy() for k, v in model.state_dict().items()})
+
+
+def run_attnnet(c: Case, steps: int) -> Trace:
+    model = attnnet_model(c).train()
+    optimiser = attnnet.optim.SGD(
+        model.parameters(), lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay
+    )
+    losses = []
+    for step in range(steps):
+        optimiser.zero_grad()
+        logits = model(attnnet.Tensor(c.x))
+        loss = attnnet.functional.cross_entropy(logits, c.target)
+        loss.backward()
+        if step == 0:
+            first = np.array(logits.detach().numpy())
+            grads = {k: np.array(p.grad.numpy()) for k, p in model.named_parameters()}
+        optimiser.step()
+        losses.append(loss.item())
+    return Trace(first, losses, grads, model.state_dict())
+
+
+def kind_of(key: str, value: np.ndarray) -> tuple[str, int]:
+    """Tensors of one kind are those whose keys differ in numbers only."""
+    return re.sub(r"\d+", "", key), value.ndim
+
+
+def is_noise(key: str, exact: dict[str, np.ndarray]) -> bool:
+    """A bias in front of a batch norm: its true gradient is zero, what comes is rounding."""
+    weight = exact.get(key.removesuffix("bias") + "weight")
+    return (
+        key.endswith("bias")
+        and weight is not None
+        and np.linalg.norm(exact[key]) <= 1e-9 * np.linalg.norm(weight)
+    )
+
+
+def compare(ours, theirs, exact, multiple: float, what: str):
+    """Fail unless every array of ``ours`` is as near ``exact`` as PyTorch's float32 one, nearly.
+
+    The gap of PyTorch's float32 from its float64 is taken as the largest among arrays of one
+    kind: of a single array it may be small by luck.
+
+    Args:
+        ours, theirs, exact: {key: array} of attnnet, of PyTorch in float32 and in float64.
+        multiple: of the gap that is granted.
+        what: is compared, for the message.
+
+    Returns:
+        {key: (our error, PyTorch's gap)}.
+    """
+    assert set(ours) == set(exact), set(ours) ^ set(exact)
+    gaps: dict = {}
+    measured = {}
+    keys = [k for k in exact if not is_noise(k, exact)]
+    for key in keys:
+        kind = kind_of(key, exact[key])
+        gap = max(relative_l2(theirs[key], exact[key]), 2 * EPS32)
+        gaps[kind] = max(gaps.get(kind, 0.0), gap)
+    bad = []
+    for key in keys:
+        error = relative_l2(ours[key], exact[key])
+        gap = gaps[kind_of(key, exact[key])]
+        measured[key] = (error, gap)
+        if not (error <= multiple * gap):  # written so that NaN fails
+            bad.append(f"{key}: {error:.1e}, PyTorch {gap:.1e}")
+    for key in set(exact) - set(keys):
+        weight = exact[key.removesuffix("bias") + "weight"]
+        noise = float(np.abs(ours[key]).max())
+        limit = multiple * max(
+            float(np.abs(theirs[key]).max()), 16 * EPS32 * float(np.abs(weight).max())
+        )
+        if not (noise <= limit):
+            bad.append(f"{key}: {noise:.1e} where zero is right, granted {limit:.1e}")
+    if bad:
+        raise AssertionError(f"{what}: {len(bad)} of {len(exact)} too far:\n" + "\n".join(bad[:12]))
+    return measured
+
+
+def updates(trace: Trace, c: Case) -> dict[str, np.ndarray]:
+    """How far the steps moved each parameter and running statistic."""
+    return {
+        k: np.asarray(v, np.float64) - c.state[k]
+        for k, v in trace.state.items()
+        if not k.endswith("num_batches_tracked")
+    }
