@@ -84,15 +84,17 @@ class Bottleneck(_Residual):
 
 
 class ResNet(nn.Module):
-    def __init__(self, depth, placement=None, num_classes=10, in_channels=3, image_size=32):
+    def __init__(
+        self, depth, placement=None, num_classes=10, in_channels=3, image_size=32, narrow=1
+    ):
         super().__init__()
         kind = BasicBlock if depth < 50 else Bottleneck
         stages = stages_of(placement)
-        self.conv1 = nn.Conv2d(in_channels, 64, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        channels, size = 64, image_size
+        channels, size = 64 // narrow, image_size
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
         for stage, count in enumerate(RESNET_BLOCKS[depth], 1):
-            planes, layer = 64 << (stage - 1), []
+            planes, layer = (64 << (stage - 1)) // narrow, []
             for i in range(count):
                 stride = 2 if stage > 1 and i == 0 else 1
                 size = -(-size // stride)
@@ -120,10 +122,12 @@ class VGG(nn.Module):
         image_size=32,
         batch_norm=True,
         dropout=0.5,
+        narrow=1,
     ):
         super().__init__()
         stages, layers, channels, size = stages_of(placement), [], in_channels, image_size
-        widths = (64, 128, 256, 512, 512)
+        widths = [w // narrow for w in (64, 128, 256, 512, 512)]
+        hidden = 512 // narrow
         for stage, (count, width) in enumerate(zip(VGG_CONVS[depth], widths, strict=True), 1):
             for _ in range(count):
                 layers.append(nn.Conv2d(channels, width, 3, padding=1))
@@ -138,12 +142,12 @@ class VGG(nn.Module):
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
             nn.Dropout(dropout),
-            nn.Linear(512 * size * size, 512),
+            nn.Linear(hidden * size * size, hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Linear(512, 512),
+            nn.Linear(hidden, hidden),
             nn.ReLU(),
-            nn.Linear(512, num_classes),
+            nn.Linear(hidden, num_classes),
         )
 
     def forward(self, x):
@@ -151,7 +155,10 @@ class VGG(nn.Module):
 
 
 def create(arch: str, placement: str | None = None, dtype=torch.float32, **options) -> nn.Module:
-    """``create("resnet18", "NEW_12", num_classes=100)``; dtype torch.float32 or torch.float64."""
+    """``create("resnet18", "NEW_12", num_classes=100)``; dtype torch.float32 or torch.float64.
+
+    ``narrow=2`` halves every width, so that tests of many steps are quick.
+    """
     family, depth = re.fullmatch(r"(resnet|vgg)(\d+)", arch).groups()
     kind = ResNet if family == "resnet" else VGG
     return kind(int(depth), placement, **options).to(dtype)
