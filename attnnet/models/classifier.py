@@ -77,8 +77,13 @@ class Classifier(Module):
         """
         if not 1 <= top <= self.num_classes:
             raise ValueError(f"top must be 1 to {self.num_classes} (the classes), got {top!r}")
+        names = self.class_names
+        if names is not None and len(names) != self.num_classes:
+            raise ValueError(
+                f"class_names holds {len(names)} names, the network has {self.num_classes} classes"
+            )
         return Predictions(
-            Prediction.of(row, top, self.class_names)
+            Prediction.of(row, top, names)
             for row in self.predict_probabilities(images, batch_size, resize)
         )
 

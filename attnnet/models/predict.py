@@ -97,6 +97,12 @@ def prepare(model: Classifier, images: Any, resize: bool = False) -> np.ndarray:
         pixels = _resized(pixels, model.image_size)
     _check_shape(model, pixels.shape)
     if model.normalization is not None:
+        lengths = [len(values) for values in model.normalization]
+        if lengths != [model.in_channels] * 2:
+            raise ValueError(
+                f"normalization must be (mean, std) with {model.in_channels} numbers each, one a "
+                f"channel: got {model.normalization!r}"
+            )
         mean, std = (np.asarray(v, np.float32).reshape(-1, 1, 1) for v in model.normalization)
         pixels = (pixels - mean) / std
     return pixels

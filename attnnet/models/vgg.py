@@ -97,6 +97,15 @@ class VGG(Classifier):
         return features, size
 
     def forward(self, x: Tensor) -> Tensor:
+        shrink = 2 ** len(WIDTHS)
+        if any(
+            a // shrink != b // shrink for a, b in zip(x.shape[2:], self.image_size, strict=False)
+        ):
+            raise ValueError(
+                f"this {self.arch} was made for images of {self.image_size[0]} x "
+                f"{self.image_size[1]} pixels, which size its first linear layer: got an input of "
+                f"shape {tuple(x.shape)} (image_size is set when the model is made)"
+            )
         return self.classifier(self.flatten(self.features(x)))
 
     def attention_blocks(self) -> dict[str, Module]:

@@ -45,6 +45,8 @@ def conv_bn(
         or (isinstance(relu, Module) and (relu._hooked or type(relu) is not ReLU))
     ):
         return _one_by_one(x, conv, bn, residual, relu)
+    if not isinstance(x, Tensor):
+        x = Tensor(x)
     rectify = relu is not None and relu is not False
     if bn is not None and bn.training:
         conv.__dict__["_folded"] = None  # stale after this step: give its memory back

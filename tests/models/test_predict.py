@@ -158,6 +158,13 @@ def test_no_image(model, tmp_path):
         model.predict(file)
     with pytest.raises(ValueError, match="top must be 1 to 5"):
         model.predict(np.zeros((3, *SIZE)), top=6)
+    named = attnnet.resnet18(num_classes=3, image_size=SIZE)
+    named.class_names = ["one", "two"]
+    with pytest.raises(ValueError, match="class_names holds 2 names, the network has 3 classes"):
+        named.predict(np.zeros((3, *SIZE)))
+    named.class_names, named.normalization = None, ((0.5,), (0.5,))
+    with pytest.raises(ValueError, match="with 3 numbers each, one a channel"):
+        named.predict(np.zeros((3, *SIZE)))
     with pytest.raises(ValueError, match="batch_size must be"):
         model.predict(np.zeros((3, *SIZE)), batch_size=0)
     two = attnnet.resnet18(in_channels=2, image_size=SIZE)
