@@ -18,7 +18,7 @@ typedef struct {
     const attn_conv_workspace *space;
     float *y;
     const float *x, *weight;
-    const attn_conv_finish *finish;
+    const attn_finish *finish;
     const attn_conv_gradients *operands;
 } job;
 
@@ -77,17 +77,15 @@ static void image_columns(float *columns, float *x, const attn_conv_shape *s, in
     }
 }
 
-static void finish_image(float *y, const attn_conv_shape *s, const attn_conv_finish *finish,
-                         const float *residual)
+static void finish_image(float *y, const attn_conv_shape *s, attn_finish finish)
 {
-    if (!finish->bias && !residual && !finish->relu)
-        return;
-    for (int64_t i = 0; i < s->K * s->P * s->Q; i++) {
-        float v = y[i] + (finish->bias ? finish->bias[i / (s->P * s->Q)] : 0.0f);
-        if (residual)
-            v += residual[i];
-        y[i] = finish->relu && v < 0.0f ? 0.0f : v;
-    }
+    for (int64_t k = 0, i = 0; k < s->K; k++)
+        for (int64_t end = i + s->P * s->Q; i < end; i++) {
+            float v = y[i] + (finish.bias ? finish.bias[k] : 0.0f);
+            if (finish.residual)
+                v += finish.residual[i];
+            y[i] = finish.relu && v < 0.0f ? 0.0f : v; /* NaN stays */
+        }
 }
 
 static void forward_image(void *context, int64_t n, int worker)
@@ -107,8 +105,8 @@ static void forward_image(void *context, int64_t n, int worker)
                    j->weight + g * size.weight, size.depth, columns, size.pixels, 0.0f,
                    j->y + output + g * size.output, size.pixels);
     }
-    finish_image(j->y + output, s, j->finish,
-                 j->finish->residual ? j->finish->residual + output : NULL);
+    if (!attn_finish_is_empty(j->finish))
+        finish_image(j->y + output, s, attn_finish_at(j->finish, 0, output));
 }
 
 static void backward_group(const job *j, int64_t n, int64_t g, float *sums, bool first,
@@ -156,7 +154,7 @@ static void backward_part(void *context, int64_t part, int worker)
 }
 
 static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
-                    const float *x, const float *weight, const attn_conv_finish *finish)
+                    const float *x, const float *weight, const attn_finish *finish)
 {
     job j = {.plan = plan, .space = space, .y = y, .x = x, .weight = weight, .finish = finish};
     attn_parallel(forward_image, &j, plan->shape.N);
@@ -189,11 +187,11 @@ static void make_plan(attn_conv_plan *plan)
     const attn_conv_shape *s = &plan->shape;
     group_size size = size_of_group(s);
     int64_t columns = is_matrix_product(s) ? 0 : size.depth * size.pixels;
-    plan->block = 1;
     plan->parts = attn_conv_parts(s->groups * size.weight, s->N);
     plan->splits = 1;
-    plan->forward = (attn_conv_need){0, columns};
-    plan->backward = (attn_conv_need){plan->parts * s->groups * size.weight, columns};
+    plan->forward = (attn_conv_pass){.block = 1, .worker = columns};
+    plan->backward = (attn_conv_pass){
+        .block = 1, .shared = plan->parts * s->groups * size.weight, .worker = columns};
 }
 
 const attn_conv_engine attn_conv_im2col = {

@@ -4,7 +4,7 @@
  *   input gradient   dx(pixels, C) = dy gathered (pixels, taps K)   weight (taps K, C)
  *   weight gradient  dweight(R S C, K) = x gathered^T (R S C, pixels)   dy (pixels, K)
  *
- * The rows are cut into pieces of about plan->block pixels; for each piece, slices of the depth are
+ * The rows are cut into pieces of about BLOCK pixels; for each piece, slices of the depth are
  * gathered into a buffer that stays in the second cache and meet every panel of weights there. A
  * 1x1 convolution of stride 1 over large images needs no gathering: the image is the operand.
  *
@@ -47,7 +47,7 @@ typedef struct {
     float *to;
     const float *weight; /* as the caller has it */
     int64_t weight_from, weight_to; /* its strides along the source's and the destination's channels */
-    const attn_conv_finish *finish;
+    const attn_finish *finish;
     float *dweight;
 } product;
 
@@ -81,7 +81,7 @@ static axis backward_axis(const attn_conv_shape *s, int a, int64_t remainder)
 
 static void cut_into_pieces(product *p)
 {
-    int64_t grid = p->h.count * p->w.count, block = p->plan->block;
+    int64_t grid = p->h.count * p->w.count, block = BLOCK;
     p->depth = p->h.taps * p->w.taps * p->from_channels;
     p->pieces_an_image = attn_ceil_div(grid, block);
     p->images_a_piece = attn_max(1, block / attn_max(grid, 1));
@@ -169,24 +169,23 @@ typedef struct {
     int64_t *from_places, *to_places;
 } scratch;
 
-static int64_t slice_blocks(int64_t depth, int64_t block)
+static int64_t slice_blocks(int64_t depth)
 {
-    return attn_max(1, attn_min(depth / ATTN_LANES, SLICE_FLOATS / (block * ATTN_LANES)));
+    return attn_max(1, attn_min(depth / ATTN_LANES, SLICE_FLOATS / (BLOCK * ATTN_LANES)));
 }
 
-static int64_t scratch_floats(int64_t depth, int64_t channels, int64_t block)
+static int64_t scratch_floats(int64_t depth, int64_t channels)
 {
     const int64_t place = sizeof(int64_t) / sizeof(float);
-    return slice_blocks(depth, block) * ATTN_LANES * block + channels * block + 2 * place * block;
+    return (slice_blocks(depth) * ATTN_LANES + channels + 2 * place) * BLOCK;
 }
 
 static scratch scratch_of(const product *p, int64_t channels, int worker)
 {
-    int64_t block = p->plan->block;
     float *base = attn_conv_scratch(p->space, worker);
-    scratch s = {.from_places = (int64_t *)base, .to_places = (int64_t *)base + block};
-    s.rows = (float *)(s.to_places + block);
-    s.slice = s.rows + channels * block;
+    scratch s = {.from_places = (int64_t *)base, .to_places = (int64_t *)base + BLOCK};
+    s.rows = (float *)(s.to_places + BLOCK);
+    s.slice = s.rows + channels * BLOCK;
     return s;
 }
 
@@ -208,18 +207,18 @@ static void pack_task(void *context, int64_t panel, int worker)
         }
 }
 
-/* The finished rows of one panel go to their places. at NULL: they stand there already. */
-static void store_panel(const product *p, const int64_t *at, const operand *result, float *to,
-                        const float *residual, int64_t rows, int64_t panel)
+/* The finished rows of one panel go to their places, counted from `start` floats on. at NULL: they
+ * stand there already. */
+static void store_panel(const product *p, const int64_t *at, const operand *result, int64_t start,
+                        int64_t rows, int64_t panel)
 {
-    const attn_conv_finish *finish = p->finish;
     int64_t size = plane(p->h.to, p->w.to) * ATTN_LANES;
     for (int64_t i = 0; i < attn_panel_width(p->to_channels, panel) / ATTN_LANES; i++) {
         int64_t channel = panel * ATTN_PANEL + i * ATTN_LANES;
-        int64_t offset = channel / ATTN_LANES * size;
-        attn_kernel->store_rows(to + offset, at, result->data + i * result->block, rows,
-                                finish->bias ? finish->bias + channel : NULL,
-                                residual ? residual + offset : NULL, finish->relu);
+        int64_t offset = start + channel / ATTN_LANES * size;
+        attn_finish finish = attn_finish_at(p->finish, channel, offset);
+        attn_kernel->store_rows(p->to + offset, at, result->data + i * result->block, rows,
+                                &finish);
     }
 }
 
@@ -229,12 +228,10 @@ static void product_task(void *context, int64_t index, int worker)
     const product *p = context;
     piece rows = piece_at(p, index);
     scratch s = scratch_of(p, p->to_channels, worker);
-    int64_t depth = p->depth / ATTN_LANES, step = slice_blocks(p->depth, p->plan->block);
+    int64_t depth = p->depth / ATTN_LANES, step = slice_blocks(p->depth);
     bool here = rows.images == 1 && as_it_stands(&p->h, &p->w, p->h.to, p->w.to);
     operand place = in_place(p->to, &rows, p->h.to, p->w.to, p->to_channels);
     int64_t start = here ? place.data - p->to : 0;
-    const attn_conv_finish *finish = p->finish;
-    const float *residual = finish->residual ? finish->residual + start : NULL;
     if (!here)
         find_places(s.to_places, p, &rows, p->h.to, p->w.to, p->to_channels);
     int64_t begin = 0;
@@ -251,9 +248,8 @@ static void product_task(void *context, int64_t index, int worker)
                                  begin * ATTN_LANES * width;
             attn_kernel->gemm_rows((float *)result.data, result.block, left.data, left.block, right,
                                    rows.rows, (end - begin) * ATTN_LANES, width, begin > 0);
-            if (end == depth && (!here || finish->bias || finish->residual || finish->relu))
-                store_panel(p, here ? NULL : s.to_places, &result, p->to + start, residual,
-                            rows.rows, panel);
+            if (end == depth && !(here && attn_finish_is_empty(p->finish)))
+                store_panel(p, here ? NULL : s.to_places, &result, start, rows.rows, panel);
         }
         begin = end;
     } while (begin < depth);
@@ -274,7 +270,7 @@ static void weight_task(void *context, int64_t index, int worker)
     const attn_conv_plan *plan = p->plan;
     scratch s = scratch_of(p, p->to_channels, worker);
     int64_t part = index / plan->splits, split = index % plan->splits;
-    int64_t depth = p->depth / ATTN_LANES, step = slice_blocks(p->depth, plan->block);
+    int64_t depth = p->depth / ATTN_LANES, step = slice_blocks(p->depth);
     int64_t first = depth * split / plan->splits, last = depth * (split + 1) / plan->splits;
     int64_t piece_begin = p->pieces * part / plan->parts;
     int64_t piece_end = p->pieces * (part + 1) / plan->parts;
@@ -331,7 +327,7 @@ static product forward_product(const attn_conv_plan *plan, const attn_conv_works
 }
 
 static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
-                    const float *x, const float *weight, const attn_conv_finish *finish)
+                    const float *x, const float *weight, const attn_finish *finish)
 {
     product p = forward_product(plan, space);
     p.from = x;
@@ -344,7 +340,7 @@ static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space
 static void input_gradient(const attn_conv_plan *plan, const attn_conv_workspace *space,
                            const attn_conv_gradients *operands)
 {
-    static const attn_conv_finish nothing = {0};
+    static const attn_finish nothing = {0};
     const attn_conv_shape *s = &plan->shape;
     for (int64_t i = 0; i < s->stride[0] && i < s->H; i++)
         for (int64_t j = 0; j < s->stride[1] && j < s->W; j++) {
@@ -385,16 +381,15 @@ static void make_plan(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
     int64_t depth = s->R * s->S * s->C, back_depth = s->R * s->S * s->K;
-    plan->block = BLOCK;
     product p = forward_product(plan, NULL);
     cut_into_pieces(&p);
     plan->parts = attn_conv_parts(depth * s->K, p.pieces);
     plan->splits = attn_min(attn_ceil_div(TASKS, plan->parts), depth / ATTN_LANES);
-    plan->forward = (attn_conv_need){depth * s->K, scratch_floats(depth, s->K, BLOCK)};
-    plan->backward = (attn_conv_need){
-        plan->parts * depth * s->K,
-        attn_max(scratch_floats(depth, s->K, BLOCK), scratch_floats(back_depth, s->C, BLOCK)),
-    };
+    plan->forward = (attn_conv_pass){
+        .block = BLOCK, .shared = depth * s->K, .worker = scratch_floats(depth, s->K)};
+    plan->backward = (attn_conv_pass){
+        .block = BLOCK, .shared = plan->parts * depth * s->K,
+        .worker = attn_max(scratch_floats(depth, s->K), scratch_floats(back_depth, s->C))};
 }
 
 const attn_conv_engine attn_conv_implicit_gemm = {

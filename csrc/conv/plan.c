@@ -64,10 +64,10 @@ int64_t attn_conv_parts(int64_t size, int64_t items)
 }
 
 /* One block of memory for a pass; sizes are rounded up so that every piece is aligned. */
-static attn_status workspace_open(attn_conv_workspace *space, const attn_conv_need *need)
+static attn_status workspace_open(attn_conv_workspace *space, const attn_conv_pass *pass)
 {
-    int64_t shared = attn_ceil_div(need->shared, ATTN_LANES) * ATTN_LANES;
-    space->worker_size = attn_ceil_div(need->worker, ATTN_LANES) * ATTN_LANES;
+    int64_t shared = attn_ceil_div(pass->shared, ATTN_LANES) * ATTN_LANES;
+    space->worker_size = attn_ceil_div(pass->worker, ATTN_LANES) * ATTN_LANES;
     size_t floats = (size_t)(shared + space->worker_size * attn_num_threads());
     ATTN_TRY(attn_alloc((void **)&space->shared, floats * sizeof(float)));
     space->workers = space->shared + shared;
@@ -75,14 +75,18 @@ static attn_status workspace_open(attn_conv_workspace *space, const attn_conv_ne
 }
 
 attn_status attn_conv_forward(const attn_conv_plan *plan, float *y, const float *x,
-                              const float *weight, const attn_conv_finish *finish)
+                              const float *weight, const attn_finish *finish)
 {
     const attn_conv_shape *shape = &plan->shape;
-    if (shape->N * shape->K * shape->P * shape->Q == 0)
+    enum { STREAM = 2 << 20 }; /* floats: larger outputs are gone from the cache before they are read */
+    int64_t size = shape->N * shape->K * shape->P * shape->Q;
+    if (size == 0)
         return ATTN_OK;
+    attn_finish how = *finish;
+    how.stream = size > STREAM;
     attn_conv_workspace space;
     ATTN_TRY(workspace_open(&space, &plan->forward));
-    plan->engine->forward(plan, &space, y, x, weight, finish);
+    plan->engine->forward(plan, &space, y, x, weight, &how);
     attn_free(space.shared);
     return ATTN_OK;
 }

@@ -23,17 +23,13 @@ typedef struct {
     int64_t stride[2], padding[2], groups;
 } attn_conv_shape;
 
-/* What happens to an output before it is stored: relu(y + bias + residual), each optional. */
+/* How one pass is cut into tasks, and the memory it takes. */
 typedef struct {
-    const float *bias;     /* (K) */
-    const float *residual; /* shape and layout of y */
-    bool relu;
-} attn_conv_finish;
-
-/* Memory of one pass, in floats: for all workers together, and for each of them alone. */
-typedef struct {
-    int64_t shared, worker;
-} attn_conv_need;
+    int64_t block;    /* rows of a matrix product (pixels, tiles, images) that one task holds */
+    bool by_channels; /* tasks are channels, not images: small images with many channels */
+    int64_t shared;   /* floats, for all workers together */
+    int64_t worker;   /* floats, for each of them alone */
+} attn_conv_pass;
 
 /* The memory itself. */
 typedef struct {
@@ -51,11 +47,9 @@ typedef struct attn_conv_engine attn_conv_engine;
 typedef struct {
     attn_conv_shape shape;
     const attn_conv_engine *engine;
-    int64_t block;    /* rows of a matrix product (pixels, tiles, images) that one task holds */
-    int64_t parts;    /* partial sums of the weight gradient */
-    int64_t splits;   /* further tasks that each part is cut into */
-    bool by_channels; /* tasks are channels, not images: small images with many channels */
-    attn_conv_need forward, backward;
+    attn_conv_pass forward, backward;
+    int64_t parts;  /* partial sums of the weight gradient */
+    int64_t splits; /* further tasks that each part is cut into */
 } attn_conv_plan;
 
 /* Operands of a backward pass. dx or dweight may be NULL: not wanted. All are overwritten. */
@@ -70,7 +64,7 @@ struct attn_conv_engine {
     bool (*fits)(const attn_conv_shape *shape);
     void (*plan)(attn_conv_plan *plan); /* fills what stands below `engine` there */
     void (*forward)(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
-                    const float *x, const float *weight, const attn_conv_finish *finish);
+                    const float *x, const float *weight, const attn_finish *finish);
     void (*backward)(const attn_conv_plan *plan, const attn_conv_workspace *space,
                      const attn_conv_gradients *operands);
 };
@@ -91,7 +85,7 @@ attn_status attn_conv_force(const char *name);
 const char *attn_conv_engine_name(int index);
 
 attn_status attn_conv_forward(const attn_conv_plan *plan, float *y, const float *x,
-                              const float *weight, const attn_conv_finish *finish);
+                              const float *weight, const attn_finish *finish);
 attn_status attn_conv_backward(const attn_conv_plan *plan, const attn_conv_gradients *operands);
 
 /* For engines -------------------------------------------------------------------------------- */
@@ -100,6 +94,17 @@ attn_status attn_conv_backward(const attn_conv_plan *plan, const attn_conv_gradi
 static inline int64_t attn_panel_width(int64_t columns, int64_t index)
 {
     return attn_min(ATTN_PANEL, columns - index * ATTN_PANEL);
+}
+
+/* The finish of a channel block: from bias `channel` on, residual `offset` floats further. */
+static inline attn_finish attn_finish_at(const attn_finish *f, int64_t channel, int64_t offset)
+{
+    return (attn_finish){f->bias ? f->bias + channel : NULL,
+                         f->residual ? f->residual + offset : NULL, f->relu, f->stream};
+}
+static inline bool attn_finish_is_empty(const attn_finish *f)
+{
+    return !f->bias && !f->residual && !f->relu;
 }
 
 /* Into how many partial sums of `size` floats a reduction over `items` may be cut. */

@@ -19,7 +19,7 @@ typedef struct {
     const attn_conv_workspace *space;
     float *y;
     const float *x, *weight;
-    const attn_conv_finish *finish;
+    const attn_finish *finish;
     const attn_conv_gradients *operands;
 } job;
 
@@ -78,7 +78,6 @@ static void forward_piece(void *context, int64_t index, int worker)
 {
     const job *j = context;
     const attn_conv_shape *s = &j->plan->shape;
-    const attn_conv_finish *f = j->finish;
     piece rows = piece_at(s, index);
     int64_t size = rows.end - rows.first, plane = s->P * s->Q * ATTN_LANES;
     float *patches = attn_conv_scratch(j->space, worker);
@@ -88,17 +87,17 @@ static void forward_piece(void *context, int64_t index, int worker)
         attn_kernel->gemm_rows(j->y + start + k / ATTN_LANES * plane, plane, patches,
                                size * ATTN_LANES, j->space->shared + k * padded_depth(s), size,
                                padded_depth(s), attn_min(ATTN_PANEL, s->K - k), false);
-    if (!f->bias && !f->residual && !f->relu)
+    if (attn_finish_is_empty(j->finish))
         return;
     for (int64_t k = 0; k < s->K; k += ATTN_LANES) {
-        float *y = j->y + start + k / ATTN_LANES * plane;
-        attn_kernel->store_rows(y, NULL, y, size, f->bias ? f->bias + k : NULL,
-                                f->residual ? f->residual + (y - j->y) : NULL, f->relu);
+        int64_t offset = start + k / ATTN_LANES * plane;
+        attn_finish finish = attn_finish_at(j->finish, k, offset);
+        attn_kernel->store_rows(j->y + offset, NULL, j->y + offset, size, &finish);
     }
 }
 
 static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
-                    const float *x, const float *weight, const attn_conv_finish *finish)
+                    const float *x, const float *weight, const attn_finish *finish)
 {
     const attn_conv_shape *s = &plan->shape;
     int64_t depth = true_depth(s), padded = padded_depth(s);
@@ -200,11 +199,11 @@ static void make_plan(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
     int64_t depth = padded_depth(s);
-    plan->block = BLOCK;
     plan->parts = attn_conv_parts(depth * s->K, s->N * pieces_an_image(s));
     plan->splits = 1;
-    plan->forward = (attn_conv_need){depth * s->K, depth * BLOCK};
-    plan->backward = (attn_conv_need){plan->parts * depth * s->K, depth * BLOCK};
+    plan->forward = plan->backward = (attn_conv_pass){
+        .block = BLOCK, .shared = depth * s->K, .worker = depth * BLOCK};
+    plan->backward.shared *= plan->parts;
 }
 
 const attn_conv_engine attn_conv_stem = {

@@ -11,6 +11,7 @@ winograd_tiles attn_winograd_tiles_of(const attn_conv_shape *s)
     return (winograd_tiles){
         .input = {s->H, s->W, s->C * s->H * s->W, rows, columns, {s->padding[0], s->padding[1]}},
         .output = {s->P, s->Q, s->K * s->P * s->Q, rows, columns, {0, 0}},
+        .an_image = rows * columns,
         .count = s->N * rows * columns,
     };
 }
@@ -81,7 +82,7 @@ typedef struct {
     float *y;
     const float *x;
     winograd_weights weights;
-    const attn_conv_finish *finish;
+    const attn_finish *finish;
 } forward_job;
 
 static void transform_input(const forward_job *j, const spots *v, int64_t channel, int64_t first,
@@ -96,12 +97,11 @@ static void transform_input(const forward_job *j, const spots *v, int64_t channe
 static void store_output(const forward_job *j, const spots *m, int64_t panel, int64_t first)
 {
     const attn_conv_shape *s = &j->plan->shape;
-    const attn_conv_finish *f = j->finish;
     for (int64_t k = 0; k < attn_panel_width(s->K, panel); k += ATTN_LANES) {
         int64_t channel = panel * ATTN_PANEL + k, plane = channel * s->P * s->Q;
+        attn_finish finish = attn_finish_at(j->finish, channel, plane);
         attn_kernel->winograd_output(j->y + plane, spots_block(m, k), m->spot, &j->tiles.output,
-                                     first, m->tiles, f->bias ? f->bias + channel : NULL,
-                                     f->residual ? f->residual + plane : NULL, f->relu);
+                                     first, m->tiles, &finish);
     }
 }
 
@@ -110,7 +110,7 @@ static void block_task(void *context, int64_t index, int worker)
 {
     const forward_job *j = context;
     const attn_conv_shape *s = &j->plan->shape;
-    int64_t block = j->plan->block, first = index * block;
+    int64_t block = j->plan->forward.block, first = index * block;
     int64_t count = attn_min(block, j->tiles.count - first);
     float *scratch = attn_conv_scratch(j->space, worker);
     spots v = spots_at(scratch, s->C, count);
@@ -124,13 +124,15 @@ static void block_task(void *context, int64_t index, int worker)
     }
 }
 
-/* By channels, first step: all tiles of one block of input channels. */
-static void input_task(void *context, int64_t block, int worker)
+/* By channels, first step: the tiles of an image. */
+static void input_task(void *context, int64_t n, int worker)
 {
     (void)worker;
     const forward_job *j = context;
+    int64_t tiles = j->tiles.an_image;
     spots v = spots_at(j->space->shared, j->plan->shape.C, j->tiles.count);
-    transform_input(j, &v, block * ATTN_LANES, 0, j->tiles.count, 0);
+    for (int64_t c = 0; c < j->plan->shape.C; c += ATTN_LANES)
+        transform_input(j, &v, c, n * tiles, tiles, n * tiles);
 }
 
 /* Second step: one panel of weights against all tiles. */
@@ -138,7 +140,7 @@ static void panel_task(void *context, int64_t panel, int worker)
 {
     const forward_job *j = context;
     const attn_conv_shape *s = &j->plan->shape;
-    int64_t block = j->plan->block, width = attn_panel_width(s->K, panel);
+    int64_t block = j->plan->forward.block, width = attn_panel_width(s->K, panel);
     spots v = spots_at(j->space->shared, s->C, j->tiles.count);
     float *u = attn_conv_scratch(j->space, worker), *products = u + spots_size(s->C, ATTN_PANEL);
     attn_winograd_transform_weights(u, &j->weights, panel, 0, s->C);
@@ -150,30 +152,34 @@ static void panel_task(void *context, int64_t panel, int worker)
 }
 
 void attn_winograd_forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
-                           const float *x, const float *weight, const attn_conv_finish *finish)
+                           const float *x, const float *weight, const attn_finish *finish)
 {
     const attn_conv_shape *s = &plan->shape;
     forward_job j = {
         .plan = plan, .space = space, .tiles = attn_winograd_tiles_of(s), .y = y, .x = x,
         .weights = attn_winograd_weights(s, weight, false), .finish = finish,
     };
-    if (plan->by_channels) {
-        attn_parallel(input_task, &j, s->C / ATTN_LANES);
+    if (plan->forward.by_channels) {
+        attn_parallel(input_task, &j, s->N);
         attn_parallel(panel_task, &j, panel_count(s->K));
     } else {
         attn_winograd_transform_all_weights(space->shared, &j.weights);
-        attn_parallel(block_task, &j, attn_ceil_div(j.tiles.count, plan->block));
+        attn_parallel(block_task, &j, attn_ceil_div(j.tiles.count, plan->forward.block));
     }
 }
 
-attn_conv_need attn_winograd_forward_need(const attn_conv_plan *plan)
+void attn_winograd_forward_memory(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
-    int64_t product = spots_size(ATTN_PANEL, plan->block);
-    if (plan->by_channels)
-        return (attn_conv_need){spots_size(s->C, attn_winograd_tiles_of(s).count),
-                                spots_size(s->C, ATTN_PANEL) + product};
-    return (attn_conv_need){weights_size(s->C, s->K), spots_size(s->C, plan->block) + product};
+    attn_conv_pass *pass = &plan->forward;
+    pass->worker = spots_size(ATTN_PANEL, pass->block); /* products of a panel */
+    if (pass->by_channels) {
+        pass->shared = spots_size(s->C, attn_winograd_tiles_of(s).count);
+        pass->worker += spots_size(s->C, ATTN_PANEL);
+    } else {
+        pass->shared = weights_size(s->C, s->K);
+        pass->worker += spots_size(s->C, pass->block);
+    }
 }
 
 /* Plan --------------------------------------------------------------------------------------- */
@@ -185,24 +191,23 @@ static bool fits(const attn_conv_shape *s)
            s->K > 0 && s->K % ATTN_LANES == 0;
 }
 
+#include <stdlib.h>
+static int64_t env(const char *n, int64_t d) { const char *v = getenv(n); return v ? atoll(v) : d; }
 static void make_plan(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
-    /* So many transformed floats, of both sides, are kept for all tiles at once. */
-    enum { MOST_SPOTS = 6 << 20, BLOCK_FLOATS = 80 << 10 };
-    int64_t tiles = attn_winograd_tiles_of(s).count;
-    plan->by_channels = tiles * SPOTS * (s->C + s->K) <= MOST_SPOTS;
-    if (plan->by_channels) {
-        plan->block = attn_max(1, attn_min(tiles, 128));
-        plan->parts = 1;
-    } else {
-        int64_t block = BLOCK_FLOATS / (SPOTS * attn_max(s->C, s->K)) / 4 * 4;
-        plan->block = attn_min(attn_max(block, 28), 128);
-        plan->parts = attn_conv_parts(TAPS * s->C * s->K, s->N);
-    }
+    attn_conv_pass *f = &plan->forward, *b = &plan->backward;
+    int64_t tiles = attn_winograd_tiles_of(s).count, most = attn_max(s->C, s->K);
+    f->by_channels = env("FCH", most >= 512 || tiles <= 256);
+    b->by_channels = env("BCH", most >= 256 || tiles <= 256);
+    f->block = env("FB", f->by_channels ? 128 : most <= 64 ? 128 : 32);
+    b->block = env("BB", b->by_channels ? 128 : most <= 64 ? 64 : 32);
+    f->block = attn_max(1, attn_min(tiles, f->block));
+    b->block = attn_max(1, attn_min(tiles, b->block));
+    plan->parts = b->by_channels ? 1 : attn_conv_parts(TAPS * s->C * s->K, s->N);
     plan->splits = 1;
-    plan->forward = attn_winograd_forward_need(plan);
-    plan->backward = attn_winograd_backward_need(plan);
+    attn_winograd_forward_memory(plan);
+    attn_winograd_backward_memory(plan);
 }
 
 const attn_conv_engine attn_conv_winograd = {

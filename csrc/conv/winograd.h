@@ -76,16 +76,17 @@ void attn_winograd_multiply(const spots *out, const spots *in, int64_t first, co
 
 typedef struct {
     attn_winograd_tiles input, output;
-    int64_t count; /* of all images */
+    int64_t an_image, count; /* of one image, of all */
 } winograd_tiles;
 
 winograd_tiles attn_winograd_tiles_of(const attn_conv_shape *s);
 
 void attn_winograd_forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
-                           const float *x, const float *weight, const attn_conv_finish *finish);
+                           const float *x, const float *weight, const attn_finish *finish);
 void attn_winograd_backward(const attn_conv_plan *plan, const attn_conv_workspace *space,
                             const attn_conv_gradients *operands);
-attn_conv_need attn_winograd_forward_need(const attn_conv_plan *plan);
-attn_conv_need attn_winograd_backward_need(const attn_conv_plan *plan);
+/* The memory of the passes, which are already cut. */
+void attn_winograd_forward_memory(attn_conv_plan *plan);
+void attn_winograd_backward_memory(attn_conv_plan *plan);
 
 #endif

@@ -19,22 +19,24 @@ typedef struct {
     float *partial;           /* by images: dweight of each part, [panel][tap][C][width] */
 } backward_job;
 
-static void transform_input(const backward_job *j, const spots *v, int64_t channel, int64_t first,
-                            int64_t count)
+/* Tiles first, first + 1, ... of x stand in v from place `at` on. */
+static void transform_input(const backward_job *j, const spots *v, int64_t first, int64_t count,
+                            int64_t at)
 {
     const attn_conv_shape *s = &j->plan->shape;
-    attn_kernel->winograd_input(spots_block(v, channel), v->spot,
-                                j->operands->x + channel * s->H * s->W, &j->tiles.input, first,
-                                count);
+    for (int64_t c = 0; c < s->C; c += ATTN_LANES)
+        attn_kernel->winograd_input(spots_block(v, c) + at * ATTN_LANES, v->spot,
+                                    j->operands->x + c * s->H * s->W, &j->tiles.input, first, count);
 }
 
-static void transform_gradient(const backward_job *j, const spots *dm, int64_t channel,
-                               int64_t first, int64_t count)
+static void transform_gradient(const backward_job *j, const spots *dm, int64_t first,
+                               int64_t count, int64_t at)
 {
     const attn_conv_shape *s = &j->plan->shape;
-    attn_kernel->winograd_output_adjoint(spots_block(dm, channel), dm->spot,
-                                         j->operands->dy + channel * s->P * s->Q, &j->tiles.output,
-                                         first, count);
+    for (int64_t k = 0; k < s->K; k += ATTN_LANES)
+        attn_kernel->winograd_output_adjoint(spots_block(dm, k) + at * ATTN_LANES, dm->spot,
+                                             j->operands->dy + k * s->P * s->Q, &j->tiles.output,
+                                             first, count);
 }
 
 /* dx of one panel of input channels: the tiles in dv, the first of which is tile `first`. */
@@ -67,12 +69,11 @@ static void block_gradients(const backward_job *j, int64_t first, int64_t count,
 {
     const attn_conv_shape *s = &j->plan->shape;
     const attn_conv_gradients *o = j->operands;
-    int64_t block = j->plan->block;
+    int64_t block = j->plan->backward.block;
     spots dm = spots_at(scratch, s->K, count);
     spots v = spots_at(scratch + spots_size(s->K, block), s->C, count);
     spots dv = spots_at(v.data + spots_size(s->C, block), ATTN_PANEL, count);
-    for (int64_t k = 0; k < s->K; k += ATTN_LANES)
-        transform_gradient(j, &dm, k, first, count);
+    transform_gradient(j, &dm, first, count, 0);
     for (int64_t panel = 0; o->dx && panel < panel_count(s->C); panel++) {
         const float *u = j->space->shared + panel * spots_size(s->K, ATTN_PANEL);
         attn_winograd_multiply(&dv, &dm, 0, u, s->K, attn_panel_width(s->C, panel));
@@ -80,8 +81,7 @@ static void block_gradients(const backward_job *j, int64_t first, int64_t count,
     }
     if (!o->dweight)
         return;
-    for (int64_t c = 0; c < s->C; c += ATTN_LANES)
-        transform_input(j, &v, c, first, count);
+    transform_input(j, &v, first, count, 0);
     for (int64_t panel = 0; panel < panel_count(s->K); panel++)
         weight_product(du + panel * spots_size(s->C, ATTN_PANEL), spot_step(s->C, ATTN_PANEL), &v,
                        0, s->C, &dm, panel, attn_panel_width(s->K, panel), add);
@@ -93,12 +93,11 @@ static void part_task(void *context, int64_t part, int worker)
     const backward_job *j = context;
     const attn_conv_plan *plan = j->plan;
     const attn_conv_shape *s = &plan->shape;
-    int64_t per_image = j->tiles.input.rows * j->tiles.input.columns;
-    int64_t begin = s->N * part / plan->parts * per_image;
-    int64_t end = s->N * (part + 1) / plan->parts * per_image;
+    int64_t begin = s->N * part / plan->parts * j->tiles.an_image;
+    int64_t end = s->N * (part + 1) / plan->parts * j->tiles.an_image;
     float *du = attn_conv_scratch(j->space, worker), *scratch = du + weights_size(s->C, s->K);
-    for (int64_t first = begin; first < end; first += plan->block)
-        block_gradients(j, first, attn_min(plan->block, end - first), du, first > begin, scratch);
+    for (int64_t first = begin; first < end; first += plan->backward.block)
+        block_gradients(j, first, attn_min(plan->backward.block, end - first), du, first > begin, scratch);
     if (!j->operands->dweight)
         return;
     float *dweight = j->partial + part * TAPS * s->C * s->K;
@@ -126,7 +125,7 @@ static void sum_task(void *context, int64_t panel, int worker)
 
 /* By channels -------------------------------------------------------------------------------- */
 
-enum { STRIP = 32 }; /* input channels of a task of the weight gradient */
+enum { STRIP = 128 }; /* input channels of a task of the weight gradient */
 
 static spots all_gradients(const backward_job *j)
 {
@@ -139,17 +138,17 @@ static spots all_inputs(const backward_job *j)
     return spots_at(j->space->shared + spots_size(s->K, j->tiles.count), s->C, j->tiles.count);
 }
 
-/* All tiles of one channel block: of dM first, then of V. */
+/* The tiles of an image: of dM first, then of V. */
 static void transform_task(void *context, int64_t index, int worker)
 {
     (void)worker;
     const backward_job *j = context;
-    int64_t blocks = j->plan->shape.K / ATTN_LANES;
+    int64_t images = j->plan->shape.N, tiles = j->tiles.an_image, first = index % images * tiles;
     spots dm = all_gradients(j), v = all_inputs(j);
-    if (index < blocks)
-        transform_gradient(j, &dm, index * ATTN_LANES, 0, j->tiles.count);
+    if (index < images)
+        transform_gradient(j, &dm, first, tiles, first);
     else
-        transform_input(j, &v, (index - blocks) * ATTN_LANES, 0, j->tiles.count);
+        transform_input(j, &v, first, tiles, first);
 }
 
 /* dx of one panel of input channels. */
@@ -157,7 +156,7 @@ static void input_panel_task(void *context, int64_t panel, int worker)
 {
     const backward_job *j = context;
     const attn_conv_shape *s = &j->plan->shape;
-    int64_t block = j->plan->block, width = attn_panel_width(s->C, panel);
+    int64_t block = j->plan->backward.block, width = attn_panel_width(s->C, panel);
     float *u = attn_conv_scratch(j->space, worker), *products = u + spots_size(s->K, ATTN_PANEL);
     spots dm = all_gradients(j);
     attn_winograd_transform_weights(u, &j->weights, panel, 0, s->K);
@@ -197,9 +196,8 @@ void attn_winograd_backward(const attn_conv_plan *plan, const attn_conv_workspac
         .weights = attn_winograd_weights(s, operands->weight, true),
         .partial = space->shared + weights_size(s->K, s->C),
     };
-    if (plan->by_channels) {
-        int64_t blocks = s->K / ATTN_LANES + (operands->dweight ? s->C / ATTN_LANES : 0);
-        attn_parallel(transform_task, &j, blocks);
+    if (plan->backward.by_channels) {
+        attn_parallel(transform_task, &j, operands->dweight ? 2 * s->N : s->N);
         if (operands->dx)
             attn_parallel(input_panel_task, &j, panel_count(s->C));
         if (operands->dweight)
@@ -214,19 +212,19 @@ void attn_winograd_backward(const attn_conv_plan *plan, const attn_conv_workspac
     }
 }
 
-attn_conv_need attn_winograd_backward_need(const attn_conv_plan *plan)
+void attn_winograd_backward_memory(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
-    int64_t tiles = attn_winograd_tiles_of(s).count, block = plan->block;
+    attn_conv_pass *pass = &plan->backward;
+    int64_t tiles = attn_winograd_tiles_of(s).count, block = pass->block;
     int64_t product = spots_size(ATTN_PANEL, block);
-    if (plan->by_channels)
-        return (attn_conv_need){
-            spots_size(s->K, tiles) + spots_size(s->C, tiles),
-            attn_max(spots_size(s->K, ATTN_PANEL) + product,
-                     spots_size(STRIP, ATTN_PANEL) + TAPS * STRIP * ATTN_PANEL),
-        };
-    return (attn_conv_need){
-        weights_size(s->K, s->C) + plan->parts * TAPS * s->C * s->K,
-        weights_size(s->C, s->K) + spots_size(s->K, block) + spots_size(s->C, block) + product,
-    };
+    if (pass->by_channels) {
+        pass->shared = spots_size(s->K, tiles) + spots_size(s->C, tiles);
+        pass->worker = attn_max(spots_size(s->K, ATTN_PANEL) + product,
+                                spots_size(STRIP, ATTN_PANEL) + TAPS * STRIP * ATTN_PANEL);
+    } else {
+        pass->shared = weights_size(s->K, s->C) + plan->parts * TAPS * s->C * s->K;
+        pass->worker = weights_size(s->C, s->K) + spots_size(s->K, block) +
+                       spots_size(s->C, block) + product;
+    }
 }

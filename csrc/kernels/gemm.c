@@ -23,8 +23,9 @@ enum { ROWS = 6, COLUMNS = 2, OUTER_ROWS = 4 }; /* 12 of 16 */
 /* Whether a whole tile fits beside `column`; a panel of 16 columns is half an AVX-512 tile. */
 #define WHOLE_TILE(column) (COLUMNS * VL <= ATTN_LANES || width - (column) >= COLUMNS * VL)
 
-/* So much depth goes by before the next rows: a slice of the panel stays in the first cache. */
-enum { DEPTH_SLICE = 256 };
+/* So much of the summed axis goes by before the next tile, so that what several tiles share stays in
+ * the first cache: 16 KiB of a panel, 32 KiB of two block columns. */
+enum { DEPTH_SLICE = 128, ROW_SLICE = 256 };
 
 /* Where column `column` of row `row` stands in blocks. */
 INLINE int64_t in_blocks(int64_t row, int64_t column, int64_t block)
@@ -43,6 +44,7 @@ INLINE void row_tile(float *y, int64_t y_block, const float *a, int64_t a_block,
             sum[i][j] = add ? vload(y + in_blocks(i, j * VL, y_block)) : vzero();
     for (; depth > 0; depth -= ATTN_LANES, a += a_block)
         for (int lane = 0; lane < ATTN_LANES; lane++, b += width) {
+            __builtin_prefetch(a + a_block + lane * ATTN_LANES);
             vf right[COLUMNS];
             UNROLL(4)
             for (int j = 0; j < columns; j++)
@@ -110,8 +112,8 @@ void KERNEL(gemm_rows)(float *y, int64_t y_block, const float *a, int64_t a_bloc
 }
 
 /* y(8 or 4 rows, columns * VL) = [y +] the sum over `rows` of a's columns times b's. */
-INLINE void outer_tile(float *y, int64_t width, const float *a, const float *b, int64_t b_block,
-                       int64_t rows, bool add, const int columns)
+INLINE void outer_tile(float *y, int64_t width, const float *a, int64_t a_block, const float *b,
+                       int64_t b_block, int64_t rows, bool add, const int columns)
 {
     vf sum[OUTER_ROWS][COLUMNS];
     UNROLL(8)
@@ -120,6 +122,7 @@ INLINE void outer_tile(float *y, int64_t width, const float *a, const float *b, 
         for (int j = 0; j < columns; j++)
             sum[i][j] = add ? vload(y + i * width + j * VL) : vzero();
     for (int64_t row = 0; row < rows; row++, a += ATTN_LANES, b += ATTN_LANES) {
+        __builtin_prefetch(a + a_block);
         vf right[COLUMNS];
         UNROLL(4)
         for (int j = 0; j < columns; j++)
@@ -144,14 +147,19 @@ INLINE void outer_tile(float *y, int64_t width, const float *a, const float *b, 
 void KERNEL(gemm_outer)(float *y, const float *a, int64_t a_block, const float *b, int64_t b_block,
                         int64_t rows, int64_t depth, int64_t width, bool add)
 {
-    for (int64_t i = 0; i < depth; i += OUTER_ROWS)
-        for (int64_t column = 0; column < width; column += COLUMNS * VL) {
-            float *out = y + i * width + column;
-            const float *left = a + in_blocks(0, i, a_block);
-            const float *right = b + in_blocks(0, column, b_block);
-            if (WHOLE_TILE(column))
-                outer_tile(out, width, left, right, b_block, rows, add, COLUMNS);
-            else
-                outer_tile(out, width, left, right, b_block, rows, add, VECTORS_IN_BLOCK);
-        }
+    for (int64_t begin = 0; begin < rows; begin += ROW_SLICE) {
+        int64_t slice = attn_min(rows - begin, ROW_SLICE);
+        bool again = add || begin > 0;
+        for (int64_t i = 0; i < depth; i += OUTER_ROWS)
+            for (int64_t column = 0; column < width; column += COLUMNS * VL) {
+                float *out = y + i * width + column;
+                const float *left = a + in_blocks(begin, i, a_block);
+                const float *right = b + in_blocks(begin, column, b_block);
+                if (WHOLE_TILE(column))
+                    outer_tile(out, width, left, a_block, right, b_block, slice, again, COLUMNS);
+                else
+                    outer_tile(out, width, left, a_block, right, b_block, slice, again,
+                               VECTORS_IN_BLOCK);
+            }
+    }
 }

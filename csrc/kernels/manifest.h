@@ -74,8 +74,8 @@ X(void, gemm_outer, (float *y, const float *a, int64_t a_block, const float *b, 
 
 /* rows.c: rows of blocked tensors by their places, panels of weights */
 X(void, gather_rows, (float *y, const float *x, const int64_t *at, int64_t rows))
-X(void, store_rows, (float *y, const int64_t *at, const float *x, int64_t rows, const float *bias,
-                     const float *residual, bool relu))
+X(void, store_rows, (float *y, const int64_t *at, const float *x, int64_t rows,
+                     const attn_finish *finish))
 X(void, pack_panel, (float *panel, const float *w, int64_t depth_stride, int64_t width_stride,
                      int64_t depth, int64_t width))
 X(void, unpack_panel, (float *w, const float *panel, int64_t part_stride, int64_t parts,
@@ -95,8 +95,7 @@ X(void, winograd_input, (float *v, int64_t spot, const float *x, const attn_wino
 X(void, winograd_input_adjoint, (float *dx, const float *v, int64_t spot,
                                  const attn_winograd_tiles *tiles, int64_t first, int64_t count))
 X(void, winograd_output, (float *y, const float *m, int64_t spot, const attn_winograd_tiles *tiles,
-                          int64_t first, int64_t count, const float *bias, const float *residual,
-                          bool relu))
+                          int64_t first, int64_t count, const attn_finish *finish))
 X(void, winograd_output_adjoint, (float *m, int64_t spot, const float *dy,
                                   const attn_winograd_tiles *tiles, int64_t first, int64_t count))
 X(void, winograd_weight, (float *u, int64_t spot, const float *g, int64_t tap, int64_t count))

@@ -11,19 +11,19 @@ void KERNEL(gather_rows)(float *y, const float *x, const int64_t *at, int64_t ro
             vstore(y + part, at[row] < 0 ? vzero() : vload(x + at[row] * ATTN_LANES + part));
 }
 
-/* The rows of y at `at` (or, where that is NULL, all in order) = relu(x(rows, 16) + bias(16) +
- * residual's rows at the same places). bias and residual may be NULL; x may be y itself. */
+/* The rows of y at `at` (or, where that is NULL, all in order) = x(rows, 16), finished. The residual
+ * has the places of y; x may be y itself. */
 void KERNEL(store_rows)(float *y, const int64_t *at, const float *x, int64_t rows,
-                        const float *bias, const float *residual, bool relu)
+                        const attn_finish *finish)
 {
     for (int part = 0; part < ATTN_LANES; part += VL) {
-        vf b = bias ? vload(bias + part) : vzero();
+        vf bias = finish->bias ? vload(finish->bias + part) : vzero();
         for (int64_t row = 0; row < rows; row++) {
             int64_t place = (at ? at[row] : row) * ATTN_LANES + part;
-            vf v = vload(x + row * ATTN_LANES + part) + b;
-            if (residual)
-                v += vload(residual + place);
-            if (relu)
+            vf v = vload(x + row * ATTN_LANES + part) + bias;
+            if (finish->residual)
+                v += vload(finish->residual + place);
+            if (finish->relu)
                 v = vmax(vzero(), v); /* NaN stays */
             vstore(y + place, v);
         }

@@ -40,6 +40,15 @@ typedef struct {
 /* Columns of a panel, the right operand of gemm.c; the last panel of a matrix may have 16. */
 enum { ATTN_PANEL = 32 };
 
+/* What happens to the outputs of a convolution before they are stored: relu(y + bias + residual),
+ * each optional. */
+typedef struct {
+    const float *bias;     /* (K), or the 16 of one channel block */
+    const float *residual; /* shape and layout of y */
+    bool relu;
+    bool stream; /* y is too large for the caches: write around them */
+} attn_finish;
+
 /* The 4 x 4 tiles that Winograd's algorithm cuts images into, on the side of the input (windows of
  * 6 x 6 that begin at the padding) or of the output (windows of 4 x 4, padding 0). Tile numbers run
  * over all images, rows and columns of tiles. */

@@ -96,6 +96,19 @@ INLINE void weight_axis_adjoint(vf g[3], const vf u[6])
     g[2] = vfma(even_a, vset(A2 * AT_A), vfma(even_b, vset(B2 * AT_B), u[5]));
 }
 
+/* So many floats ahead are tiles fetched into the cache: images are read from end to end, plane after
+ * plane, sixteen new pixels a tile; eight tiles take longer than the memory does. */
+enum { AHEAD = 8 * 16 * ATTN_LANES };
+
+INLINE void fetch_ahead(const float *pixel, int64_t W)
+{
+    UNROLL(4)
+    for (int i = 0; i < 4; i++)
+        UNROLL(4)
+        for (int j = 0; j < 4; j++)
+            __builtin_prefetch(pixel + AHEAD + (i * W + j) * ATTN_LANES);
+}
+
 /* Where a tile's window of `size` x `size` pixels stands: the place of its first pixel, which rows
  * and columns of it lie inside the image, and the tile's place among the others. */
 typedef struct {
@@ -149,7 +162,8 @@ void KERNEL(winograd_input)(float *v, int64_t spot, const float *x, const attn_w
                             int64_t first, int64_t count)
 {
     window w = first_window(tiles, first, 6);
-    for (int64_t tile = 0; tile < count; tile++, next_window(&w, tiles, 6))
+    for (int64_t tile = 0; tile < count; tile++, next_window(&w, tiles, 6)) {
+        fetch_ahead(x + w.at, tiles->W);
         for (int part = 0; part < ATTN_LANES; part += VL) {
             const float *rows[6];
             UNROLL(6)
@@ -180,6 +194,7 @@ void KERNEL(winograd_input)(float *v, int64_t spot, const float *x, const attn_w
                     vstore(out + (i * 6 + j) * spot, t[j]);
             }
         }
+    }
 }
 
 /* dx = the sum over all tiles of B v B^T, one channel block. Windows overlap by two pixels: tiles of
@@ -221,12 +236,13 @@ void KERNEL(winograd_input_adjoint)(float *dx, const float *v, int64_t spot,
         }
 }
 
-/* y = relu(A^T m A + bias(16) + residual) of tiles first, first + 1, ... of one channel block; the
- * last three are optional, residual has the places of y. */
+/* y = A^T m A, finished, of tiles first, first + 1, ... of one channel block. */
 void KERNEL(winograd_output)(float *y, const float *m, int64_t spot,
                              const attn_winograd_tiles *tiles, int64_t first, int64_t count,
-                             const float *bias, const float *residual, bool relu)
+                             const attn_finish *finish)
 {
+    const float *residual = finish->residual;
+    bool relu = finish->relu, stream = finish->stream && VL == ATTN_LANES; /* whole cache lines */
     window w = first_window(tiles, first, 4);
     for (int64_t tile = 0; tile < count; tile++, next_window(&w, tiles, 4))
         for (int part = 0; part < ATTN_LANES; part += VL) {
@@ -243,7 +259,7 @@ void KERNEL(winograd_output)(float *y, const float *m, int64_t spot,
                 for (int i = 0; i < 4; i++)
                     half[i][j] = s[i];
             }
-            vf b = bias ? vload(bias + part) : vzero();
+            vf bias = finish->bias ? vload(finish->bias + part) : vzero();
             UNROLL(4)
             for (int i = 0; i < 4; i++) {
                 if (i >= w.bottom)
@@ -254,15 +270,20 @@ void KERNEL(winograd_output)(float *y, const float *m, int64_t spot,
                 UNROLL(4)
                 for (int j = 0; j < 4; j++, at += ATTN_LANES)
                     if (j < w.right) {
-                        vf value = out[j] + b;
+                        vf value = out[j] + bias;
                         if (residual)
                             value += vload(residual + at);
                         if (relu)
                             value = vmax(vzero(), value); /* NaN stays */
-                        vstore(y + at, value);
+                        if (stream)
+                            vstream(y + at, value);
+                        else
+                            vstore(y + at, value);
                     }
             }
         }
+    if (stream)
+        vstream_end();
 }
 
 /* m(36 spots, count tiles, 16) = A dy A^T of tiles first, first + 1, ... of one channel block. */
@@ -270,7 +291,8 @@ void KERNEL(winograd_output_adjoint)(float *m, int64_t spot, const float *dy,
                                      const attn_winograd_tiles *tiles, int64_t first, int64_t count)
 {
     window w = first_window(tiles, first, 4);
-    for (int64_t tile = 0; tile < count; tile++, next_window(&w, tiles, 4))
+    for (int64_t tile = 0; tile < count; tile++, next_window(&w, tiles, 4)) {
+        fetch_ahead(dy + w.at, tiles->W);
         for (int part = 0; part < ATTN_LANES; part += VL) {
             vf half[6][4];
             UNROLL(4)
@@ -296,6 +318,7 @@ void KERNEL(winograd_output_adjoint)(float *m, int64_t spot, const float *dy,
                     vstore(out + (i * 6 + j) * spot, t[j]);
             }
         }
+    }
 }
 
 /* u(36, count) = G g G^T, g(9, count); `spot` and `tap` floats from one row to the next. */

@@ -54,7 +54,8 @@ static attn_status run_forward(attn_tensor **y, attn_tensor *used[2], const attn
     if (residual)
         ATTN_GOTO(attn_tensor_as(&added, residual, engine->layout_y));
     ATTN_GOTO(attn_tensor_empty(&out, 4, (int64_t[]){s->N, s->K, s->P, s->Q}, engine->layout_y));
-    attn_conv_finish finish = {bias ? attn_data(bias) : NULL, added ? attn_data(added) : NULL, relu};
+    attn_finish finish = {.bias = bias ? attn_data(bias) : NULL,
+                          .residual = added ? attn_data(added) : NULL, .relu = relu};
     ATTN_GOTO(attn_conv_forward(plan, attn_data(out), attn_data(in), attn_data(weights), &finish));
     *y = attn_tensor_retain(out);
     used[INPUT] = attn_tensor_retain(in);

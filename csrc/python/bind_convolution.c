@@ -42,6 +42,14 @@ static PyObject *py_conv2d_fused(PyObject *module, PyObject *const *args, Py_ssi
     return give(status, y);
 }
 
+static PyObject *describe_pass(const attn_conv_pass *pass)
+{
+    const long long bytes = sizeof(float);
+    return Py_BuildValue("{s:L,s:O,s:L,s:L}", "block", (long long)pass->block, "by_channels",
+                         pass->by_channels ? Py_True : Py_False, "shared_bytes",
+                         bytes * pass->shared, "worker_bytes", bytes * pass->worker);
+}
+
 /* (x shape, weight shape, stride, padding, groups) -> what the engine would do, as a dict. */
 static PyObject *py_convolution_plan(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
@@ -59,13 +67,9 @@ static PyObject *py_convolution_plan(PyObject *module, PyObject *const *args, Py
         return report(status);
     attn_conv_plan plan;
     attn_conv_plan_make(&plan, &shape);
-    const long long bytes = sizeof(float);
-    return Py_BuildValue(
-        "{s:s,s:L,s:L,s:L,s:O,s:(LL),s:(LL)}", "algorithm", plan.engine->name, "block",
-        (long long)plan.block, "parts", (long long)plan.parts, "splits", (long long)plan.splits,
-        "by_channels", plan.by_channels ? Py_True : Py_False, "forward_bytes",
-        bytes * plan.forward.shared, bytes * plan.forward.worker, "backward_bytes",
-        bytes * plan.backward.shared, bytes * plan.backward.worker);
+    return Py_BuildValue("{s:s,s:L,s:L,s:N,s:N}", "algorithm", plan.engine->name, "parts",
+                         (long long)plan.parts, "splits", (long long)plan.splits, "forward",
+                         describe_pass(&plan.forward), "backward", describe_pass(&plan.backward));
 }
 
 static PyObject *py_set_convolution_algorithm(PyObject *module, PyObject *const *args,
