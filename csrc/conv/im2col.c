@@ -45,33 +45,25 @@ static bool is_matrix_product(const attn_conv_shape *s)
            s->padding[1] == 0;
 }
 
-/* The outputs along one axis whose tap reads inside the image: [*begin, *end). */
-static void inside(int64_t *begin, int64_t *end, int64_t offset, int64_t stride, int64_t size,
-                   int64_t count)
-{
-    *begin = attn_min(count, offset < 0 ? attn_ceil_div(-offset, stride) : 0);
-    *end = attn_max(*begin, attn_min(count, attn_ceil_div(attn_max(size - offset, 0), stride)));
-}
-
 /* columns(channels R S, P Q) of x(channels, H, W); or, where `add_back`, x += the columns. */
 static void image_columns(float *columns, float *x, const attn_conv_shape *s, int64_t channels,
                           bool add_back)
 {
     for (int64_t d = 0; d < channels * s->R * s->S; d++, columns += s->P * s->Q) {
         int64_t row = d / s->S % s->R - s->padding[0], column = d % s->S - s->padding[1];
-        int64_t p_begin, p_end, q_begin, q_end, step = s->stride[1];
-        inside(&p_begin, &p_end, row, s->stride[0], s->H, s->P);
-        inside(&q_begin, &q_end, column, step, s->W, s->Q);
+        int64_t step = s->stride[1];
+        attn_range lines = attn_conv_inside(row, s->stride[0], s->H, s->P);
+        attn_range inside = attn_conv_inside(column, step, s->W, s->Q);
         if (!add_back)
             memset(columns, 0, (size_t)(s->P * s->Q) * sizeof(float));
-        for (int64_t p = p_begin; p < p_end; p++) {
+        for (int64_t p = lines.begin; p < lines.end; p++) {
             float *line = columns + p * s->Q;
             float *image = x + (d / (s->R * s->S) * s->H + p * s->stride[0] + row) * s->W + column;
             if (add_back)
-                for (int64_t q = q_begin; q < q_end; q++)
+                for (int64_t q = inside.begin; q < inside.end; q++)
                     image[q * step] += line[q];
             else
-                for (int64_t q = q_begin; q < q_end; q++)
+                for (int64_t q = inside.begin; q < inside.end; q++)
                     line[q] = image[q * step];
         }
     }

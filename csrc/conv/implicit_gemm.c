@@ -201,7 +201,7 @@ static void pack_task(void *context, int64_t panel, int worker)
         for (int64_t j = 0; j < p->w.taps; j++) {
             int64_t tap = (p->h.kernel_first + i * p->h.kernel_step) * s->S + p->w.kernel_first +
                           j * p->w.kernel_step;
-            attn_kernel->pack_panel(out, p->weight + tap + panel * ATTN_PANEL * p->weight_to,
+            attn_kernel->pack_panel(out, p->weight + tap + panel * ATTN_PANEL * p->weight_to, 1,
                                     p->weight_from, p->weight_to, p->from_channels, width);
             out += p->from_channels * width;
         }
@@ -312,7 +312,7 @@ static void gather_weight_task(void *context, int64_t panel, int worker)
     for (int64_t tap = 0; tap < p->h.taps * p->w.taps; tap++)
         attn_kernel->unpack_panel(p->dweight + tap + panel * ATTN_PANEL * p->weight_to,
                                   sums + tap * p->from_channels * width,
-                                  p->depth * p->to_channels, p->plan->parts, p->weight_from,
+                                  p->depth * p->to_channels, p->plan->parts, 1, p->weight_from,
                                   p->weight_to, p->from_channels, width);
 }
 
@@ -340,8 +340,8 @@ static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space
 static void input_gradient(const attn_conv_plan *plan, const attn_conv_workspace *space,
                            const attn_conv_gradients *operands)
 {
-    static const attn_finish nothing = {0};
     const attn_conv_shape *s = &plan->shape;
+    const attn_finish nothing = {.stream = attn_conv_stream(s->N * s->C * s->H * s->W)};
     for (int64_t i = 0; i < s->stride[0] && i < s->H; i++)
         for (int64_t j = 0; j < s->stride[1] && j < s->W; j++) {
             product p = {

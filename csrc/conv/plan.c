@@ -55,6 +55,14 @@ void attn_conv_plan_make(attn_conv_plan *plan, const attn_conv_shape *shape)
     plan->engine->plan(plan);
 }
 
+attn_range attn_conv_inside(int64_t offset, int64_t stride, int64_t size, int64_t count)
+{
+    int64_t begin = offset < 0 ? attn_ceil_div(-offset, stride) : 0;
+    int64_t end = size > offset ? attn_ceil_div(size - offset, stride) : 0;
+    begin = attn_min(begin, count);
+    return (attn_range){begin, attn_max(begin, attn_min(end, count))};
+}
+
 int64_t attn_conv_parts(int64_t size, int64_t items)
 {
     /* Enough for many cores, in a bounded amount of memory. */
@@ -78,12 +86,11 @@ attn_status attn_conv_forward(const attn_conv_plan *plan, float *y, const float 
                               const float *weight, const attn_finish *finish)
 {
     const attn_conv_shape *shape = &plan->shape;
-    enum { STREAM = 2 << 20 }; /* floats: larger outputs are gone from the cache before they are read */
     int64_t size = shape->N * shape->K * shape->P * shape->Q;
     if (size == 0)
         return ATTN_OK;
     attn_finish how = *finish;
-    how.stream = size > STREAM;
+    how.stream = attn_conv_stream(size);
     attn_conv_workspace space;
     ATTN_TRY(workspace_open(&space, &plan->forward));
     plan->engine->forward(plan, &space, y, x, weight, &how);

@@ -96,6 +96,9 @@ static inline int64_t attn_panel_width(int64_t columns, int64_t index)
     return attn_min(ATTN_PANEL, columns - index * ATTN_PANEL);
 }
 
+/* Whether a tensor of so many floats is gone from the cache before it is read again. */
+static inline bool attn_conv_stream(int64_t size) { return size > 2 << 20; }
+
 /* The finish of a channel block: from bias `channel` on, residual `offset` floats further. */
 static inline attn_finish attn_finish_at(const attn_finish *f, int64_t channel, int64_t offset)
 {
@@ -106,6 +109,12 @@ static inline bool attn_finish_is_empty(const attn_finish *f)
 {
     return !f->bias && !f->residual && !f->relu;
 }
+
+/* The outputs i along one axis that read inside the image: 0 <= i * stride + offset < size. */
+typedef struct {
+    int64_t begin, end;
+} attn_range;
+attn_range attn_conv_inside(int64_t offset, int64_t stride, int64_t size, int64_t count);
 
 /* Into how many partial sums of `size` floats a reduction over `items` may be cut. */
 int64_t attn_conv_parts(int64_t size, int64_t items);

@@ -45,31 +45,33 @@ static piece piece_at(const attn_conv_shape *s, int64_t index)
 }
 
 /* patches[depth / 16][rows][16] of an image, 0 where they lie in the padding and in the depth that
- * is filled up; or, where `add_back`, image += the patches. */
+ * is filled up; or, where `add_back`, image += the patches. Line by line of the output: what lies
+ * inside the image is one run of pixels. */
 static void move_patches(float *patches, float *image, const attn_conv_shape *s, piece rows,
                          bool add_back)
 {
-    int64_t size = rows.end - rows.first;
+    int64_t size = rows.end - rows.first, step = s->stride[1];
     if (!add_back)
         memset(patches, 0, (size_t)(padded_depth(s) * size) * sizeof(float));
     for (int64_t d = 0; d < true_depth(s); d++) {
-        int64_t c = d / (s->R * s->S), r = d / s->S % s->R, t = d % s->S;
-        int64_t p = rows.first / s->Q, q = rows.first % s->Q;
+        int64_t h = d / s->S % s->R - s->padding[0], w = d % s->S - s->padding[1];
         float *patch = patches + d / ATTN_LANES * size * ATTN_LANES + d % ATTN_LANES;
-        for (int64_t row = 0; row < size; row++, patch += ATTN_LANES) {
-            int64_t h = p * s->stride[0] - s->padding[0] + r;
-            int64_t w = q * s->stride[1] - s->padding[1] + t;
-            if (h >= 0 && h < s->H && w >= 0 && w < s->W) {
-                float *pixel = image + (c * s->H + h) * s->W + w;
-                if (add_back)
-                    *pixel += *patch;
-                else
-                    *patch = *pixel;
-            }
-            if (++q == s->Q) {
-                q = 0;
-                p++;
-            }
+        float *plane = image + d / (s->R * s->S) * s->H * s->W;
+        attn_range p = attn_conv_inside(h, s->stride[0], s->H, s->P);
+        attn_range inside = attn_conv_inside(w, step, s->W, s->Q);
+        p.begin = attn_max(p.begin, rows.first / s->Q);
+        p.end = attn_min(p.end, attn_ceil_div(rows.end, s->Q));
+        for (int64_t i = p.begin; i < p.end; i++) {
+            int64_t line = i * s->Q - rows.first; /* the piece may begin or end within a line */
+            int64_t begin = attn_max(inside.begin, -line), end = attn_min(inside.end, size - line);
+            float *pixels = plane + (i * s->stride[0] + h) * s->W + w;
+            float *to = patch + line * ATTN_LANES;
+            if (add_back)
+                for (int64_t q = begin; q < end; q++)
+                    pixels[q * step] += to[q * ATTN_LANES];
+            else
+                for (int64_t q = begin; q < end; q++)
+                    to[q * ATTN_LANES] = pixels[q * step];
         }
     }
 }
@@ -103,7 +105,7 @@ static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space
     int64_t depth = true_depth(s), padded = padded_depth(s);
     memset(space->shared, 0, (size_t)(padded * s->K) * sizeof(float));
     for (int64_t k = 0; k < s->K; k += ATTN_PANEL)
-        attn_kernel->pack_panel(space->shared + k * padded, weight + k * depth, 1, depth, depth,
+        attn_kernel->pack_panel(space->shared + k * padded, weight + k * depth, 1, 1, depth, depth,
                                 attn_min(ATTN_PANEL, s->K - k));
     job j = {.plan = plan, .space = space, .y = y, .x = x, .weight = weight, .finish = finish};
     attn_parallel(forward_piece, &j, s->N * pieces_an_image(s));
@@ -140,7 +142,7 @@ static void weight_gradient(job *j)
     attn_parallel(weight_task, j, plan->parts);
     for (int64_t k = 0; k < s->K; k += ATTN_PANEL)
         attn_kernel->unpack_panel(j->operands->dweight + k * depth, j->space->shared + k * padded,
-                                  padded * s->K, plan->parts, 1, depth, depth,
+                                  padded * s->K, plan->parts, 1, 1, depth, depth,
                                   attn_min(ATTN_PANEL, s->K - k));
 }
 

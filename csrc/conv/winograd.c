@@ -30,15 +30,13 @@ void attn_winograd_transform_weights(float *u, const winograd_weights *w, int64_
                                      int64_t first, int64_t end)
 {
     enum { STRIP = 16 };
-    float taps[TAPS][STRIP * ATTN_PANEL] __attribute__((aligned(ATTN_ALIGNMENT)));
+    float taps[TAPS * STRIP * ATTN_PANEL] __attribute__((aligned(ATTN_ALIGNMENT)));
     int64_t width = attn_panel_width(w->columns, panel);
     for (int64_t d = first; d < end; d += STRIP) {
         const float *from = w->weight + d * w->depth_stride + panel * ATTN_PANEL * w->column_stride;
-        for (int tap = 0; tap < TAPS; tap++)
-            attn_kernel->pack_panel(taps[tap], from + tap, w->depth_stride, w->column_stride, STRIP,
-                                    width);
-        attn_kernel->winograd_weight(u + d * width, spot_step(w->depth, ATTN_PANEL), taps[0],
-                                     STRIP * ATTN_PANEL, STRIP * width);
+        attn_kernel->pack_panel(taps, from, TAPS, w->depth_stride, w->column_stride, STRIP, width);
+        attn_kernel->winograd_weight(u + d * width, spot_step(w->depth, ATTN_PANEL), taps,
+                                     STRIP * width, STRIP * width);
     }
 }
 
@@ -191,17 +189,20 @@ static bool fits(const attn_conv_shape *s)
            s->K > 0 && s->K % ATTN_LANES == 0;
 }
 
-#include <stdlib.h>
-static int64_t env(const char *n, int64_t d) { const char *v = getenv(n); return v ? atoll(v) : d; }
+/* Tiles of a task by images: what it transforms should stay in the second cache beside the weights
+ * that stream by, but every block meets all weights, so wide ones need more tiles. */
+static int64_t block_of_images(int64_t channels) { return channels > 64 && channels <= 128 ? 32 : 64; }
+
 static void make_plan(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
     attn_conv_pass *f = &plan->forward, *b = &plan->backward;
-    int64_t tiles = attn_winograd_tiles_of(s).count, most = attn_max(s->C, s->K);
-    f->by_channels = env("FCH", most >= 512 || tiles <= 256);
-    b->by_channels = env("BCH", most >= 256 || tiles <= 256);
-    f->block = env("FB", f->by_channels ? 128 : most <= 64 ? 128 : 32);
-    b->block = env("BB", b->by_channels ? 128 : most <= 64 ? 64 : 32);
+    int64_t tiles = attn_winograd_tiles_of(s).count;
+    /* The smaller operand is kept whole. Backward by images would also have dU to add up. */
+    f->by_channels = tiles <= s->K;
+    b->by_channels = tiles * (s->C + s->K) <= 4 * s->C * s->K;
+    f->block = f->by_channels ? 128 : block_of_images(attn_max(s->C, s->K));
+    b->block = b->by_channels ? 128 : 64;
     f->block = attn_max(1, attn_min(tiles, f->block));
     b->block = attn_max(1, attn_min(tiles, b->block));
     plan->parts = b->by_channels ? 1 : attn_conv_parts(TAPS * s->C * s->K, s->N);

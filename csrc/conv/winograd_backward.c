@@ -117,10 +117,9 @@ static void sum_task(void *context, int64_t panel, int worker)
     const attn_conv_shape *s = &j->plan->shape;
     int64_t width = attn_panel_width(s->K, panel);
     const float *partial = j->partial + panel * TAPS * s->C * ATTN_PANEL;
-    for (int64_t tap = 0; tap < TAPS; tap++)
-        attn_kernel->unpack_panel(j->operands->dweight + panel * ATTN_PANEL * s->C * TAPS + tap,
-                                  partial + tap * s->C * width, TAPS * s->C * s->K, j->plan->parts,
-                                  TAPS, s->C * TAPS, s->C, width);
+    attn_kernel->unpack_panel(j->operands->dweight + panel * ATTN_PANEL * s->C * TAPS, partial,
+                              TAPS * s->C * s->K, j->plan->parts, TAPS, TAPS, s->C * TAPS, s->C,
+                              width);
 }
 
 /* By channels -------------------------------------------------------------------------------- */
@@ -180,9 +179,7 @@ static void weight_panel_task(void *context, int64_t index, int worker)
     weight_product(du, spot_step(depth, width), &v, channel, depth, &dm, panel, width, false);
     attn_kernel->winograd_weight_adjoint(taps, size, du, spot_step(depth, width), size);
     float *dweight = j->operands->dweight + (panel * ATTN_PANEL * s->C + channel) * TAPS;
-    for (int64_t tap = 0; tap < TAPS; tap++)
-        attn_kernel->unpack_panel(dweight + tap, taps + tap * size, 0, 1, TAPS, s->C * TAPS, depth,
-                                  width);
+    attn_kernel->unpack_panel(dweight, taps, 0, 1, TAPS, TAPS, s->C * TAPS, depth, width);
 }
 
 /* Both --------------------------------------------------------------------------------------- */

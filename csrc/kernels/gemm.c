@@ -34,7 +34,8 @@ INLINE int64_t in_blocks(int64_t row, int64_t column, int64_t block)
 }
 
 INLINE void row_tile(float *y, int64_t y_block, const float *a, int64_t a_block, const float *b,
-                     int64_t width, int64_t depth, bool add, const int rows, const int columns)
+                     int64_t width, int64_t depth, bool add, const float *next, const int rows,
+                     const int columns)
 {
     vf sum[ROWS][COLUMNS];
     UNROLL(14)
@@ -45,6 +46,8 @@ INLINE void row_tile(float *y, int64_t y_block, const float *a, int64_t a_block,
     for (; depth > 0; depth -= ATTN_LANES, a += a_block)
         for (int lane = 0; lane < ATTN_LANES; lane++, b += width) {
             __builtin_prefetch(a + a_block + lane * ATTN_LANES);
+            __builtin_prefetch(next, 0, 2);
+            next += ATTN_LANES;
             vf right[COLUMNS];
             UNROLL(4)
             for (int j = 0; j < columns; j++)
@@ -66,12 +69,13 @@ INLINE void row_tile(float *y, int64_t y_block, const float *a, int64_t a_block,
 
 /* The tile with its sizes known to the compiler. */
 INLINE void row_tile_of(int rows, float *y, int64_t y_block, const float *a, int64_t a_block,
-                        const float *b, int64_t width, int64_t depth, bool add, const int columns)
+                        const float *b, int64_t width, int64_t depth, bool add, const float *next,
+                        const int columns)
 {
     switch (rows) {
 #define CASE(n)                                                                          \
     case n:                                                                              \
-        row_tile(y, y_block, a, a_block, b, width, depth, add, n, columns);              \
+        row_tile(y, y_block, a, a_block, b, width, depth, add, next, n, columns);        \
         break;
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #if VL == 16
@@ -98,12 +102,13 @@ void KERNEL(gemm_rows)(float *y, int64_t y_block, const float *a, int64_t a_bloc
                 float *out = y + in_blocks(row, column, y_block);
                 const float *right = b + begin * width + column;
                 bool again = add || begin > 0;
+                const float *next = b + (begin + slice) * width + group * slice * ATTN_LANES;
                 if (WHOLE_TILE(column))
                     row_tile_of(count, out, y_block, slice_left, a_block, right, width, slice,
-                                again, COLUMNS);
+                                again, next, COLUMNS);
                 else
                     row_tile_of(count, out, y_block, slice_left, a_block, right, width, slice,
-                                again, VECTORS_IN_BLOCK);
+                                again, next, VECTORS_IN_BLOCK);
             }
             row += count;
         }

@@ -76,10 +76,11 @@ X(void, gemm_outer, (float *y, const float *a, int64_t a_block, const float *b, 
 X(void, gather_rows, (float *y, const float *x, const int64_t *at, int64_t rows))
 X(void, store_rows, (float *y, const int64_t *at, const float *x, int64_t rows,
                      const attn_finish *finish))
-X(void, pack_panel, (float *panel, const float *w, int64_t depth_stride, int64_t width_stride,
-                     int64_t depth, int64_t width))
+X(void, pack_panel, (float *panel, const float *w, int64_t taps, int64_t depth_stride,
+                     int64_t width_stride, int64_t depth, int64_t width))
 X(void, unpack_panel, (float *w, const float *panel, int64_t part_stride, int64_t parts,
-                       int64_t depth_stride, int64_t width_stride, int64_t depth, int64_t width))
+                       int64_t taps, int64_t depth_stride, int64_t width_stride, int64_t depth,
+                       int64_t width))
 X(void, sum_rows, (float *sums, const float *x, int64_t image_step, int64_t images, int64_t rows))
 
 /* attention.c, attention_backward.c: relative attention of one head of one image */

@@ -16,6 +16,7 @@ void KERNEL(gather_rows)(float *y, const float *x, const int64_t *at, int64_t ro
 void KERNEL(store_rows)(float *y, const int64_t *at, const float *x, int64_t rows,
                         const attn_finish *finish)
 {
+    bool stream = finish->stream && VL == ATTN_LANES; /* only whole cache lines are worth it */
     for (int part = 0; part < ATTN_LANES; part += VL) {
         vf bias = finish->bias ? vload(finish->bias + part) : vzero();
         for (int64_t row = 0; row < rows; row++) {
@@ -25,42 +26,64 @@ void KERNEL(store_rows)(float *y, const int64_t *at, const float *x, int64_t row
                 v += vload(finish->residual + place);
             if (finish->relu)
                 v = vmax(vzero(), v); /* NaN stays */
-            vstore(y + place, v);
+            if (stream)
+                vstream(y + place, v);
+            else
+                vstore(y + place, v);
         }
     }
+    if (stream)
+        vstream_end();
 }
 
-/* panel(depth, width) = w[d * depth_stride + i * width_stride]. */
-void KERNEL(pack_panel)(float *panel, const float *w, int64_t depth_stride, int64_t width_stride,
-                        int64_t depth, int64_t width)
+enum { STRIP = 16, MOST_TAPS = 9 };
+
+INLINE void pack(float *panel, const float *w, const int64_t taps, int64_t depth_stride,
+                 int64_t width_stride, int64_t depth, int64_t width)
 {
-    enum { STRIP = 16 }; /* reads come along the rows of w, writes stay within a few lines */
-    for (int64_t begin = 0; begin < depth; begin += STRIP) {
-        int64_t end = attn_min(depth, begin + STRIP);
+    /* In strips: reads come along the rows of w, writes stay within a few lines. */
+    for (int64_t begin = 0; begin < depth; begin += STRIP)
         for (int64_t i = 0; i < width; i++)
-            for (int64_t d = begin; d < end; d++)
-                panel[d * width + i] = w[d * depth_stride + i * width_stride];
-    }
+            for (int64_t d = begin; d < attn_min(depth, begin + STRIP); d++) {
+                const float *from = w + d * depth_stride + i * width_stride;
+                __builtin_prefetch(from + STRIP * depth_stride, 0, 2);
+                for (int64_t tap = 0; tap < taps; tap++)
+                    panel[(tap * depth + d) * width + i] = from[tap];
+            }
 }
 
-/* The way back: w[...] = the sum of `parts` panels that stand `part_stride` apart, in their order. */
+/* panel(taps, depth, width) = w[d * depth_stride + i * width_stride + tap]. */
+void KERNEL(pack_panel)(float *panel, const float *w, int64_t taps, int64_t depth_stride,
+                        int64_t width_stride, int64_t depth, int64_t width)
+{
+    if (taps == 9)
+        pack(panel, w, 9, depth_stride, width_stride, depth, width);
+    else
+        pack(panel, w, taps, depth_stride, width_stride, depth, width);
+}
+
+/* The way back, taps <= 9: w[...] = the sum of `parts` such panels that stand `part_stride` apart, in
+ * their order. */
 void KERNEL(unpack_panel)(float *w, const float *panel, int64_t part_stride, int64_t parts,
-                          int64_t depth_stride, int64_t width_stride, int64_t depth, int64_t width)
+                          int64_t taps, int64_t depth_stride, int64_t width_stride, int64_t depth,
+                          int64_t width)
 {
-    enum { STRIP = 16 };
     for (int64_t begin = 0; begin < depth; begin += STRIP) {
-        float sum[STRIP * ATTN_PANEL];
-        int64_t count = attn_min(STRIP, depth - begin) * width;
-        const float *part = panel + begin * width;
-        for (int64_t j = 0; j < count; j += VL) {
-            vf total = vload(part + j);
-            for (int64_t p = 1; p < parts; p++)
-                total += vload(part + p * part_stride + j);
-            vstore(sum + j, total);
-        }
+        float sums[MOST_TAPS][STRIP * ATTN_PANEL];
+        int64_t rows = attn_min(STRIP, depth - begin);
+        for (int64_t tap = 0; tap < taps; tap++)
+            for (int64_t j = 0; j < rows * width; j += VL) {
+                const float *part = panel + (tap * depth + begin) * width + j;
+                vf total = vload(part);
+                for (int64_t p = 1; p < parts; p++)
+                    total += vload(part + p * part_stride);
+                vstore(sums[tap] + j, total);
+            }
         for (int64_t i = 0; i < width; i++)
-            for (int64_t d = 0; d < count / width; d++)
-                w[(begin + d) * depth_stride + i * width_stride] = sum[d * width + i];
+            for (int64_t d = 0; d < rows; d++)
+                for (int64_t tap = 0; tap < taps; tap++)
+                    w[(begin + d) * depth_stride + i * width_stride + tap] =
+                        sums[tap][d * width + i];
     }
 }
 

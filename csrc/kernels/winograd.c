@@ -20,30 +20,52 @@
 #define A2 (A * A)
 #define B2 (B * B)
 
-/* t = B^T d */
+/* t = B^T d: the first and the last number of t, and the four between. */
+INLINE vf input_end(vf d0, vf d2, vf d4)
+{
+    return vfma(d0, vset(A2 * B2), vfma(d2, vset(-(A2 + B2)), d4));
+}
+INLINE void input_middle(vf t[4], vf d1, vf d2, vf d3, vf d4)
+{
+    vf even_a = vfma(d2, vset(-B2), d4), odd_a = vfma(d1, vset(-A * B2), d3 * vset(A));
+    vf even_b = vfma(d2, vset(-A2), d4), odd_b = vfma(d1, vset(-A2 * B), d3 * vset(B));
+    t[0] = even_a + odd_a;
+    t[1] = even_a - odd_a;
+    t[2] = even_b + odd_b;
+    t[3] = even_b - odd_b;
+}
 INLINE void input_axis(vf t[6], const vf d[6])
 {
-    vf even_a = vfma(d[2], vset(-B2), d[4]), odd_a = vfma(d[1], vset(-B2), d[3]);
-    vf even_b = vfma(d[2], vset(-A2), d[4]), odd_b = vfma(d[1], vset(-A2), d[3]);
-    t[0] = vfma(d[0], vset(A2 * B2), vfma(d[2], vset(-(A2 + B2)), d[4]));
-    t[1] = vfma(odd_a, vset(A), even_a);
-    t[2] = vfma(odd_a, vset(-A), even_a);
-    t[3] = vfma(odd_b, vset(B), even_b);
-    t[4] = vfma(odd_b, vset(-B), even_b);
-    t[5] = vfma(d[1], vset(A2 * B2), vfma(d[3], vset(-(A2 + B2)), d[5]));
+    t[0] = input_end(d[0], d[2], d[4]);
+    input_middle(t + 1, d[1], d[2], d[3], d[4]);
+    t[5] = input_end(d[1], d[3], d[5]);
 }
 
-/* d = B t, the adjoint */
+/* d = B t, the adjoint: its even and its odd numbers. */
+INLINE void input_adjoint_even(vf d[3], vf t0, vf t1, vf t2, vf t3, vf t4)
+{
+    vf even_a = t1 + t2, even_b = t3 + t4;
+    d[0] = t0 * vset(A2 * B2);
+    d[1] = vfma(t0, vset(-(A2 + B2)), vfma(even_a, vset(-B2), even_b * vset(-A2)));
+    d[2] = t0 + even_a + even_b;
+}
+INLINE void input_adjoint_odd(vf d[3], vf t1, vf t2, vf t3, vf t4, vf t5)
+{
+    vf odd_a = t1 - t2, odd_b = t3 - t4;
+    d[0] = vfma(t5, vset(A2 * B2), vfma(odd_a, vset(-A * B2), odd_b * vset(-A2 * B)));
+    d[1] = vfma(t5, vset(-(A2 + B2)), vfma(odd_a, vset(A), odd_b * vset(B)));
+    d[2] = t5;
+}
 INLINE void input_axis_adjoint(vf d[6], const vf t[6])
 {
-    vf even_a = t[1] + t[2], odd_a = (t[1] - t[2]) * vset(A);
-    vf even_b = t[3] + t[4], odd_b = (t[3] - t[4]) * vset(B);
-    d[0] = t[0] * vset(A2 * B2);
-    d[1] = vfma(t[5], vset(A2 * B2), vfma(odd_a, vset(-B2), odd_b * vset(-A2)));
-    d[2] = vfma(t[0], vset(-(A2 + B2)), vfma(even_a, vset(-B2), even_b * vset(-A2)));
-    d[3] = vfma(t[5], vset(-(A2 + B2)), odd_a + odd_b);
-    d[4] = t[0] + even_a + even_b;
-    d[5] = t[5];
+    vf even[3], odd[3];
+    input_adjoint_even(even, t[0], t[1], t[2], t[3], t[4]);
+    input_adjoint_odd(odd, t[1], t[2], t[3], t[4], t[5]);
+    UNROLL(3)
+    for (int i = 0; i < 3; i++) {
+        d[2 * i] = even[i];
+        d[2 * i + 1] = odd[i];
+    }
 }
 
 /* y = A^T m */
@@ -56,17 +78,15 @@ INLINE void output_axis(vf y[4], const vf m[6])
     y[3] = vfma(odd_a, vset(A * A2), vfma(odd_b, vset(B * B2), m[5]));
 }
 
-/* m = A y, the adjoint */
-INLINE void output_axis_adjoint(vf m[6], const vf y[4])
+/* m = A y, the adjoint: the four numbers between y0 and y3, the first and the last. */
+INLINE void output_adjoint_middle(vf m[4], const vf y[4])
 {
     vf even_a = vfma(y[2], vset(A2), y[0]), odd_a = vfma(y[3], vset(A * A2), y[1] * vset(A));
     vf even_b = vfma(y[2], vset(B2), y[0]), odd_b = vfma(y[3], vset(B * B2), y[1] * vset(B));
-    m[0] = y[0];
-    m[1] = even_a + odd_a;
-    m[2] = even_a - odd_a;
-    m[3] = even_b + odd_b;
-    m[4] = even_b - odd_b;
-    m[5] = y[3];
+    m[0] = even_a + odd_a;
+    m[1] = even_a - odd_a;
+    m[2] = even_b + odd_b;
+    m[3] = even_b - odd_b;
 }
 
 /* One over the product of a point's distances from the others. */
@@ -96,18 +116,10 @@ INLINE void weight_axis_adjoint(vf g[3], const vf u[6])
     g[2] = vfma(even_a, vset(A2 * AT_A), vfma(even_b, vset(B2 * AT_B), u[5]));
 }
 
-/* So many floats ahead are tiles fetched into the cache: images are read from end to end, plane after
- * plane, sixteen new pixels a tile; eight tiles take longer than the memory does. */
-enum { AHEAD = 8 * 16 * ATTN_LANES };
-
-INLINE void fetch_ahead(const float *pixel, int64_t W)
-{
-    UNROLL(4)
-    for (int i = 0; i < 4; i++)
-        UNROLL(4)
-        for (int j = 0; j < 4; j++)
-            __builtin_prefetch(pixel + AHEAD + (i * W + j) * ATTN_LANES);
-}
+/* Images are read from end to end, plane after plane, sixteen new pixels a tile. So many floats ahead
+ * (16 KiB) they are fetched, in the order in which they stand in memory, and only into the second
+ * cache: fetched into the first they would take the place of what is in work. */
+enum { AHEAD = 4 << 10 };
 
 /* Where a tile's window of `size` x `size` pixels stands: the place of its first pixel, which rows
  * and columns of it lie inside the image, and the tile's place among the others. */
@@ -153,8 +165,69 @@ INLINE void next_window(window *w, const attn_winograd_tiles *t, const int size)
     place_window(w, t, size);
 }
 
+INLINE void fetch_ahead(const float *x, const window *w, const attn_winograd_tiles *t)
+{
+    int64_t tile = w->row * t->columns + w->column;
+    const float *pixels = x + w->image * t->image + tile * 16 * ATTN_LANES + AHEAD;
+    UNROLL(16)
+    for (int i = 0; i < 16; i++)
+        __builtin_prefetch(pixels + i * ATTN_LANES, 0, 2);
+}
+
+/* Keeps the compiler from computing the 36 places of the spots before the loop: there are not enough
+ * registers for them, and adding the step each time is free. */
+#define HIDE(step) __asm__("" : "+r"(step))
+
 /* Rows of the window outside the image are read from here, and written where nobody looks. */
 static const float zeros[6 * ATTN_LANES] __attribute__((aligned(ATTN_ALIGNMENT)));
+
+/* One row of spots, transformed along the other axis already; returns where the next row begins. */
+INLINE float *input_row(float *v, int64_t spot, const vf half[6])
+{
+    vf t[6];
+    input_axis(t, half);
+    UNROLL(6)
+    for (int j = 0; j < 6; j++, v += spot)
+        vstore(v, t[j]);
+    return v;
+}
+
+/* The input transform of one tile. Rows are taken in three groups that share inputs, so that what
+ * lies between the two axes stays in registers. Where `edge`, columns outside the image are 0. */
+INLINE void input_tile(float *v, int64_t spot, const float *const rows[6], const window *w,
+                       const bool edge)
+{
+    int64_t at[6];
+    vi inside[6];
+    UNROLL(6)
+    for (int j = 0; j < 6; j++) {
+        bool is_inside = j >= w->left && j < w->right;
+        at[j] = (edge && !is_inside ? w->left : j) * ATTN_LANES;
+        inside[j] = vset_int(is_inside ? -1 : 0);
+    }
+#define PIXEL(i, j) (edge ? vmask(inside[j], vload(rows[i] + at[j])) : vload(rows[i] + at[j]))
+    vf half[6], middle[4][6];
+    UNROLL(6)
+    for (int j = 0; j < 6; j++)
+        half[j] = input_end(PIXEL(0, j), PIXEL(2, j), PIXEL(4, j));
+    v = input_row(v, spot, half);
+    UNROLL(6)
+    for (int j = 0; j < 6; j++) {
+        vf t[4];
+        input_middle(t, PIXEL(1, j), PIXEL(2, j), PIXEL(3, j), PIXEL(4, j));
+        UNROLL(4)
+        for (int i = 0; i < 4; i++)
+            middle[i][j] = t[i];
+    }
+    UNROLL(4)
+    for (int i = 0; i < 4; i++)
+        v = input_row(v, spot, middle[i]);
+    UNROLL(6)
+    for (int j = 0; j < 6; j++)
+        half[j] = input_end(PIXEL(1, j), PIXEL(3, j), PIXEL(5, j));
+    input_row(v, spot, half);
+#undef PIXEL
+}
 
 /* v(36 spots, count tiles, 16) = B^T d B of tiles first, first + 1, ... of one channel block;
  * x is that block of image 0. */
@@ -163,38 +236,41 @@ void KERNEL(winograd_input)(float *v, int64_t spot, const float *x, const attn_w
 {
     window w = first_window(tiles, first, 6);
     for (int64_t tile = 0; tile < count; tile++, next_window(&w, tiles, 6)) {
-        fetch_ahead(x + w.at, tiles->W);
+        fetch_ahead(x, &w, tiles);
         for (int part = 0; part < ATTN_LANES; part += VL) {
             const float *rows[6];
             UNROLL(6)
-            for (int i = 0; i < 6; i++)
-                rows[i] = part + (i >= w.top && i < w.bottom
-                                      ? x + w.at + i * tiles->W * ATTN_LANES
-                                      : zeros);
-            vf half[6][6];
-            UNROLL(6)
-            for (int j = 0; j < 6; j++) {
-                bool inside = j >= w.left && j < w.right;
-                vf d[6], t[6];
-                UNROLL(6)
-                for (int i = 0; i < 6; i++)
-                    d[i] = inside ? vload(rows[i] + j * ATTN_LANES) : vzero();
-                input_axis(t, d);
-                UNROLL(6)
-                for (int i = 0; i < 6; i++)
-                    half[i][j] = t[i];
+            for (int i = 0; i < 6; i++) {
+                bool inside = i >= w.top && i < w.bottom;
+                rows[i] = part + (inside ? x + w.at + i * tiles->W * ATTN_LANES : zeros);
             }
             float *out = v + tile * ATTN_LANES + part;
-            UNROLL(6)
-            for (int i = 0; i < 6; i++) {
-                vf t[6];
-                input_axis(t, half[i]);
-                UNROLL(6)
-                for (int j = 0; j < 6; j++)
-                    vstore(out + (i * 6 + j) * spot, t[j]);
-            }
+            HIDE(spot);
+            if (w.left > 0 || w.right < 6)
+                input_tile(out, spot, rows, &w, true);
+            else
+                input_tile(out, spot, rows, &w, false);
         }
     }
+}
+
+/* One row of pixels of dx, transformed along the other axis already: stored where this tile is the
+ * first to reach a pixel, else added. */
+INLINE void add_row(float *dx, int i, const vf half[6], const attn_winograd_tiles *tiles,
+                    const window *w)
+{
+    if (i < w->top || i >= w->bottom)
+        return;
+    bool again = i < 2 && w->row > 0;
+    vf d[6];
+    input_axis_adjoint(d, half);
+    UNROLL(6)
+    for (int j = 0; j < 6; j++)
+        if (j >= w->left && j < w->right) {
+            float *pixel = dx + (i * tiles->W + j) * ATTN_LANES;
+            bool add = again || (j < 2 && w->column > 0);
+            vstore(pixel, add ? vload(pixel) + d[j] : d[j]);
+        }
 }
 
 /* dx = the sum over all tiles of B v B^T, one channel block. Windows overlap by two pixels: tiles of
@@ -202,38 +278,59 @@ void KERNEL(winograd_input)(float *v, int64_t spot, const float *x, const attn_w
 void KERNEL(winograd_input_adjoint)(float *dx, const float *v, int64_t spot,
                                     const attn_winograd_tiles *tiles, int64_t first, int64_t count)
 {
-    float nowhere[6 * ATTN_LANES] = {0};
     window w = first_window(tiles, first, 6);
-    for (int64_t tile = 0; tile < count; tile++, next_window(&w, tiles, 6))
+    for (int64_t tile = 0; tile < count; tile++, next_window(&w, tiles, 6)) {
+        fetch_ahead(dx, &w, tiles);
         for (int part = 0; part < ATTN_LANES; part += VL) {
             const float *in = v + tile * ATTN_LANES + part;
-            vf half[6][6];
+            float *out = dx + w.at + part;
+            vf half[3][6], d[3];
+#define SPOT(i, j) vload(in + ((i) * 6 + (j)) * spot)
             UNROLL(6)
             for (int j = 0; j < 6; j++) {
-                vf t[6], d[6];
-                UNROLL(6)
-                for (int i = 0; i < 6; i++)
-                    t[i] = vload(in + (i * 6 + j) * spot);
-                input_axis_adjoint(d, t);
-                UNROLL(6)
-                for (int i = 0; i < 6; i++)
+                input_adjoint_even(d, SPOT(0, j), SPOT(1, j), SPOT(2, j), SPOT(3, j), SPOT(4, j));
+                UNROLL(3)
+                for (int i = 0; i < 3; i++)
                     half[i][j] = d[i];
             }
+            UNROLL(3)
+            for (int i = 0; i < 3; i++)
+                add_row(out, 2 * i, half[i], tiles, &w);
             UNROLL(6)
-            for (int i = 0; i < 6; i++) {
-                bool inside = i >= w.top && i < w.bottom, again = i < 2 && w.row > 0;
-                float *row = part + (inside ? dx + w.at + i * tiles->W * ATTN_LANES : nowhere);
-                vf d[6];
-                input_axis_adjoint(d, half[i]);
-                UNROLL(6)
-                for (int j = 0; j < 6; j++)
-                    if (j >= w.left && j < w.right) {
-                        float *pixel = row + j * ATTN_LANES;
-                        bool add = again || (j < 2 && w.column > 0);
-                        vstore(pixel, add ? vload(pixel) + d[j] : d[j]);
-                    }
+            for (int j = 0; j < 6; j++) {
+                input_adjoint_odd(d, SPOT(1, j), SPOT(2, j), SPOT(3, j), SPOT(4, j), SPOT(5, j));
+                UNROLL(3)
+                for (int i = 0; i < 3; i++)
+                    half[i][j] = d[i];
             }
+            UNROLL(3)
+            for (int i = 0; i < 3; i++)
+                add_row(out, 2 * i + 1, half[i], tiles, &w);
+#undef SPOT
         }
+    }
+}
+
+/* One row of pixels of y, transformed along the other axis already, from float `at` of y on. */
+INLINE void output_row(float *y, int64_t at, const vf half[6], int right, vf bias,
+                       const attn_finish *finish, bool stream)
+{
+    vf out[4];
+    output_axis(out, half);
+    UNROLL(4)
+    for (int j = 0; j < 4; j++, at += ATTN_LANES) {
+        if (j >= right)
+            break;
+        vf value = out[j] + bias;
+        if (finish->residual)
+            value += vload(finish->residual + at);
+        if (finish->relu)
+            value = vmax(vzero(), value); /* NaN stays */
+        if (stream)
+            vstream(y + at, value);
+        else
+            vstore(y + at, value);
+    }
 }
 
 /* y = A^T m A, finished, of tiles first, first + 1, ... of one channel block. */
@@ -241,10 +338,11 @@ void KERNEL(winograd_output)(float *y, const float *m, int64_t spot,
                              const attn_winograd_tiles *tiles, int64_t first, int64_t count,
                              const attn_finish *finish)
 {
-    const float *residual = finish->residual;
-    bool relu = finish->relu, stream = finish->stream && VL == ATTN_LANES; /* whole cache lines */
+    bool stream = finish->stream && VL == ATTN_LANES; /* only whole cache lines are worth it */
     window w = first_window(tiles, first, 4);
-    for (int64_t tile = 0; tile < count; tile++, next_window(&w, tiles, 4))
+    for (int64_t tile = 0; tile < count; tile++, next_window(&w, tiles, 4)) {
+        if (!stream)
+            fetch_ahead(y, &w, tiles);
         for (int part = 0; part < ATTN_LANES; part += VL) {
             const float *in = m + tile * ATTN_LANES + part;
             vf half[4][6];
@@ -261,29 +359,51 @@ void KERNEL(winograd_output)(float *y, const float *m, int64_t spot,
             }
             vf bias = finish->bias ? vload(finish->bias + part) : vzero();
             UNROLL(4)
-            for (int i = 0; i < 4; i++) {
-                if (i >= w.bottom)
-                    break;
-                vf out[4];
-                output_axis(out, half[i]);
-                int64_t at = w.at + i * tiles->W * ATTN_LANES + part;
-                UNROLL(4)
-                for (int j = 0; j < 4; j++, at += ATTN_LANES)
-                    if (j < w.right) {
-                        vf value = out[j] + bias;
-                        if (residual)
-                            value += vload(residual + at);
-                        if (relu)
-                            value = vmax(vzero(), value); /* NaN stays */
-                        if (stream)
-                            vstream(y + at, value);
-                        else
-                            vstore(y + at, value);
-                    }
-            }
+            for (int i = 0; i < 4; i++)
+                if (i < w.bottom)
+                    output_row(y, w.at + i * tiles->W * ATTN_LANES + part, half[i], w.right, bias,
+                               finish, stream);
         }
+    }
     if (stream)
         vstream_end();
+}
+
+/* One row of spots of m, transformed along the other axis already; returns where the next begins. */
+INLINE float *gradient_row(float *m, int64_t spot, const vf half[4])
+{
+    vf t[6] = {half[0], half[0], half[0], half[0], half[0], half[3]};
+    output_adjoint_middle(t + 1, half);
+    UNROLL(6)
+    for (int j = 0; j < 6; j++, m += spot)
+        vstore(m, t[j]);
+    return m;
+}
+
+INLINE void gradient_tile(float *m, int64_t spot, const float *dy, int64_t W, const window *w,
+                          const bool edge)
+{
+    vf d[4][4], middle[4][4];
+    UNROLL(4)
+    for (int i = 0; i < 4; i++)
+        UNROLL(4)
+        for (int j = 0; j < 4; j++) {
+            bool outside = edge && (i >= w->bottom || j >= w->right);
+            d[i][j] = outside ? vzero() : vload(dy + (i * W + j) * ATTN_LANES);
+        }
+    m = gradient_row(m, spot, d[0]);
+    UNROLL(4)
+    for (int j = 0; j < 4; j++) {
+        vf t[4], column[4] = {d[0][j], d[1][j], d[2][j], d[3][j]};
+        output_adjoint_middle(t, column);
+        UNROLL(4)
+        for (int i = 0; i < 4; i++)
+            middle[i][j] = t[i];
+    }
+    UNROLL(4)
+    for (int i = 0; i < 4; i++)
+        m = gradient_row(m, spot, middle[i]);
+    gradient_row(m, spot, d[3]);
 }
 
 /* m(36 spots, count tiles, 16) = A dy A^T of tiles first, first + 1, ... of one channel block. */
@@ -292,31 +412,14 @@ void KERNEL(winograd_output_adjoint)(float *m, int64_t spot, const float *dy,
 {
     window w = first_window(tiles, first, 4);
     for (int64_t tile = 0; tile < count; tile++, next_window(&w, tiles, 4)) {
-        fetch_ahead(dy + w.at, tiles->W);
+        fetch_ahead(dy, &w, tiles);
         for (int part = 0; part < ATTN_LANES; part += VL) {
-            vf half[6][4];
-            UNROLL(4)
-            for (int j = 0; j < 4; j++) {
-                vf d[4], t[6];
-                UNROLL(4)
-                for (int i = 0; i < 4; i++) {
-                    const float *pixel = dy + w.at + (i * tiles->W + j) * ATTN_LANES + part;
-                    d[i] = i < w.bottom && j < w.right ? vload(pixel) : vzero();
-                }
-                output_axis_adjoint(t, d);
-                UNROLL(6)
-                for (int i = 0; i < 6; i++)
-                    half[i][j] = t[i];
-            }
             float *out = m + tile * ATTN_LANES + part;
-            UNROLL(6)
-            for (int i = 0; i < 6; i++) {
-                vf t[6];
-                output_axis_adjoint(t, half[i]);
-                UNROLL(6)
-                for (int j = 0; j < 6; j++)
-                    vstore(out + (i * 6 + j) * spot, t[j]);
-            }
+            HIDE(spot);
+            if (w.bottom == 4 && w.right == 4)
+                gradient_tile(out, spot, dy + w.at + part, tiles->W, &w, false);
+            else
+                gradient_tile(out, spot, dy + w.at + part, tiles->W, &w, true);
         }
     }
 }

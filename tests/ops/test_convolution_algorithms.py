@@ -225,10 +225,33 @@ def test_choice():
 
 def test_winograd_cuts():
     """Both ways of cutting the work are among the cases."""
-    for cases, by_channels in ((BLOCKED, True), (MANY_TILES, False)):
-        for x, (k, *_), stride, padding, groups in cases:
-            cut = plan(x, (k, x[1], 3, 3), stride, padding, groups)
-            assert cut["forward"]["by_channels"] is cut["backward"]["by_channels"] is by_channels
+    plans = [
+        plan(x, (k, x[1], 3, 3), stride, padding, groups)
+        for x, (k, *_), stride, padding, groups in BLOCKED + MANY_TILES
+    ]
+    for which in ("forward", "backward"):
+        assert {p[which]["by_channels"] for p in plans} == {True, False}
+
+
+def test_large_outputs(force):
+    """Outputs too large for the caches are written around them: the same numbers."""
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((18, 16, 96, 96)).astype(np.float32)
+    for name, weight_shape, stride in (("winograd", (16, 16, 3, 3), 1),
+                                       ("implicit_gemm", (16, 16, 2, 2), 2)):
+        force(name)
+        weight = attnnet.Tensor(rng.standard_normal(weight_shape), requires_grad=True)
+
+        def run(batch, weight=weight, stride=stride):
+            batch = attnnet.Tensor(batch, requires_grad=True)
+            y = F.conv2d(batch, weight, None, stride, 1)
+            y.sum().backward()
+            return y.numpy(), batch.grad.numpy()
+
+        whole = run(x)
+        assert whole[1].size > 1 << 21
+        for got, *pieces in zip(whole, *(run(x[i : i + 1]) for i in range(18)), strict=True):
+            assert np.array_equal(got, np.concatenate(pieces))
 
 
 def test_forcing():
