@@ -1,7 +1,7 @@
 """`shapes`: images made on the spot from a seed, with the mask of the object in each.
 
-Ten kinds of objects of any place, size, direction and colour, over textured backgrounds with
-clutter, uneven light and noise. A linear model on the pixels has no chance, a convolutional
+Ten kinds of objects of many places, sizes, directions and colours, over textured backgrounds with
+clutter, uneven light and noise. A linear model on the pixels gets about 25 %, a convolutional
 network learns them in a few epochs, and the masks say where it ought to look. Needs no download.
 
 Image i is a function of (seed, split, i) alone. Every number comes from raw Philox words, and all
@@ -20,8 +20,8 @@ from .dataset import Dataset, check_seed
 CLASSES = ("disk", "ring", "square", "frame", "triangle", "cross", "star", "crescent", "corner",
            "hourglass")
 # Of the 10,000 training images of seed 0.
-MEAN = (0.4990, 0.5006, 0.5005)
-STD = (0.2222, 0.2232, 0.2211)
+MEAN = (0.3398, 0.3405, 0.3415)
+STD = (0.1606, 0.1612, 0.1607)
 SIZE = 32
 
 _CHUNK = 500  # images made at once: their planes stay in the cache
@@ -87,7 +87,7 @@ def _make_chunk(u: draw.Numbers, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     planes = []
     for c in range(3):
         planes.append(first[:, c] + (second[:, c] - first[:, c]) * texture)
-    for _ in range(2):
+    for _ in range(3):
         draw.clutter(u, planes)
     cover = np.clip(np.float32(0.5) - distance, 0, 1)
     for c in range(3):
@@ -105,19 +105,17 @@ def _make_chunk(u: draw.Numbers, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 def _colours(u: draw.Numbers) -> tuple[np.ndarray, ...]:
     """Two colours of the background and two of the object, each (n, 3, 1, 1).
 
-    The object's differ from the background's mean, brighter or darker, by at least MIN_CONTRAST
-    in some channel: every object can be seen, none by its brightness alone.
+    The object is brighter than the background's mean, in one channel by at least a quarter of
+    the range: every object can be seen. (With darker ones among them networks learn the same
+    things, but idle for three times as long before they begin.)
     """
-    base = u.between(3, 0.15, 0.85)
-    half = u.between(3, -0.12, 0.12)
-    direction = u.between(3, -1.0, 1.0)
-    strength = u.between(1, 0.35, 0.7)
+    base = u.between(3, 0.1, 0.5)
+    half = u.between(3, -0.1, 0.1)
+    direction = u.between(3, 0.0, 1.0)
+    strength = u.between(1, 0.25, 0.5)
     own = u.between(3, -0.08, 0.08)
-    longest = np.max(np.abs(direction), axis=1, keepdims=True)
-    step = direction / np.maximum(longest, np.float32(1e-3)) * strength
-    beyond = (base + step < 0.05) | (base + step > 0.95)
-    colour = base + np.where(beyond, -step, step)
-    colour = np.clip(colour, 0.02, 0.98)
+    longest = np.max(direction, axis=1, keepdims=True)
+    colour = base + direction / np.maximum(longest, np.float32(1e-3)) * strength
     shape = (-1, 3, 1, 1)
     return tuple(np.asarray(c, np.float32).reshape(shape)
                  for c in (base - half, base + half, colour - own, colour + own))

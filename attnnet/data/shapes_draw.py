@@ -131,12 +131,12 @@ def background(u: Numbers) -> np.ndarray:
 def objects(u: Numbers, labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
     """(n, 32, 32): the distance to the object's edge in pixels, negative inside (near the edge
     exact, elsewhere of the right sign)."""
-    radius, stretch = u.between(1, 8.0, 12.5)[:, 0], u.between(1, 0.9, 1.1)[:, 0]
+    radius, stretch = u.between(1, 7.0, 12.0)[:, 0], u.between(1, 0.9, 1.1)[:, 0]
     margin = radius * _F(0.85)
     centre = u.take(2)
     x0 = margin + (SIZE - 1 - 2 * margin) * centre[:, 0]
     y0 = margin + (SIZE - 1 - 2 * margin) * centre[:, 1]
-    cosine, sine = cos_sin(u.between(1, 0.4, 0.6)[:, 0])
+    cosine, sine = cos_sin(u.between(1, 0.375, 0.625)[:, 0])
     across, down = _X - _plane(x0), _Y - _plane(y0)
     x = (across * _plane(cosine) + down * _plane(sine)) * _plane(stretch / radius)
     y = (down * _plane(cosine) - across * _plane(sine)) * _plane(1 / (stretch * radius))
