@@ -143,29 +143,39 @@ FIRST_STEPS = [
 ]
 
 
-@pytest.mark.parametrize(("arch", "block", "size", "options"), FIRST_STEPS, ids=str)
-def test_a_step_from_the_usual_state(arch, block, size, options):
-    """From PyTorch's own initial state, kinks and all.
-
-    Logits and loss are continuous: strict. Gradients jump where rounding opens or shuts a ReLU
-    (measured with a relative error of 1e-6 put on each convolution of PyTorch's: 0.002 over all
-    gradients, up to 0.06 in one tensor), which is far below what a wrong formula does.
-    """
-    c = networks.make_case(arch, block, 4, size, smooth=False, **options)
+def one_step(arch, block, size, seed, smooth, **options):
+    c = networks.make_case(arch, block, 4, size, seed, smooth=smooth, **options)
     ours = networks.run_attnnet(c, 1)
     theirs, exact = (networks.run_torch(c, d, 1) for d in (torch.float32, torch.float64))
     check_logits(ours.logits, theirs.logits, exact.logits, MULTIPLES[None])
     check_losses(ours.losses, theirs.losses, exact.losses, MULTIPLES[None])
-    keys = [k for k in exact.grads if not networks.is_noise(k, exact.grads)]
+    return [t.grads for t in (ours, theirs, exact)]
 
-    def flat(grads):
-        return np.concatenate([grads[k].ravel() for k in keys])
 
-    error = relative_l2(flat(ours.grads), flat(exact.grads))
-    assert error <= 0.02, error
-    worst = {k: relative_l2(ours.grads[k], exact.grads[k]) for k in keys}
-    key = max(worst, key=worst.get)
-    assert worst[key] <= 0.2, (key, worst[key])
+@pytest.mark.parametrize(("arch", "block", "size", "options"), FIRST_STEPS[:-1], ids=str)
+def test_a_step_from_a_smooth_state(arch, block, size, options):
+    def check(seed):
+        grads = one_step(arch, block, size, seed, True, **options)
+        networks.compare(*grads, MULTIPLES[None], "gradients")
+
+    on_any_seed(check)
+
+
+@pytest.mark.parametrize(("arch", "block", "size", "options"), FIRST_STEPS, ids=str)
+def test_a_step_from_the_usual_state(arch, block, size, options):
+    """From PyTorch's own initial state, kinks and all.
+
+    Logits and loss are continuous: strict. Gradients jump where rounding opens or shuts a ReLU.
+    Measured with a relative error of 1e-6 put on each convolution of PyTorch's ResNet18: 0.002
+    over all gradients, up to 0.06 in one tensor. Below that nothing can be told here.
+    """
+    grads = one_step(arch, block, size, 0, False, **options)
+    networks.compare(*grads, 8, "gradients", floor=0.2)
+    keys = [k for k in grads[2] if not networks.is_noise(k, grads[2])]
+    ours, theirs, exact = (np.concatenate([g[k].ravel() for k in keys]) for g in grads)
+    error, gap = relative_l2(ours, exact), relative_l2(theirs, exact)
+    if not (error <= max(8 * gap, 0.02)):
+        raise AssertionError(f"all gradients: {error:.1e}, PyTorch's gap {gap:.1e}")
 
 
 def every_network():

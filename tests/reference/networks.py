@@ -173,7 +173,7 @@ def is_noise(key: str, exact: dict[str, np.ndarray]) -> bool:
     )
 
 
-def compare(ours, theirs, exact, multiple: float, what: str):
+def compare(ours, theirs, exact, multiple: float, what: str, floor: float = 0.0):
     """Fail unless every array of ``ours`` is as near ``exact`` as PyTorch's float32 one, nearly.
 
     The gap of PyTorch's float32 from its float64 is taken as the largest among arrays of one
@@ -183,6 +183,7 @@ def compare(ours, theirs, exact, multiple: float, what: str):
         ours, theirs, exact: {key: array} of attnnet, of PyTorch in float32 and in float64.
         multiple: of the gap that is granted.
         what: is compared, for the message.
+        floor: granted in any case.
 
     Returns:
         {key: (our error, PyTorch's gap)}.
@@ -201,7 +202,7 @@ def compare(ours, theirs, exact, multiple: float, what: str):
         error = relative_l2(ours[key], exact[key])
         gap = max(gaps[kind_of(key, exact[key])], median)
         measured[key] = (error, gap)
-        if not (error <= multiple * gap):  # written so that NaN fails
+        if not (error <= max(multiple * gap, floor)):  # written so that NaN fails
             bad.append(f"{key}: {error:.1e}, PyTorch {gap:.1e}")
     for key in set(exact) - set(keys):
         weight = exact[key.removesuffix("bias") + "weight"]
