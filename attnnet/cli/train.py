@@ -141,7 +141,7 @@ def read_recipe(args: argparse.Namespace) -> Recipe:
     if args.recipe is not None:
         return Recipe.from_file(args.recipe).replace(**given)
     preset = args.preset or preset_for(given.get("arch"), given.get("dataset"))
-    return Recipe.preset(preset, **given)
+    return Recipe(**given) if preset is None else Recipe.preset(preset, **given)
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _STUDY: dict[str, Any] = {
 _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "shapes": (
         "ResNet18 with NEW at stages 1 and 2 on made-up shapes: about two minutes, no download",
-        {},  # the recipe's defaults are this preset
+        {"dataset": "shapes", "epochs": 4, "limit_train": 3000, "limit_test": 1000},
     ),
     "resnet18-cifar100": (
         "the study's recipe for ResNet18 on CIFAR-100: 200 epochs, cosine from 0.1 to 0",
@@ -86,12 +86,14 @@ def preset_summary(name: str) -> str:
     return _PRESETS[name][0]
 
 
-def preset_for(arch: str | None, dataset: str | None) -> str:
+def preset_for(arch: str | None, dataset: str | None) -> str | None:
     """The preset that a network and a dataset start from where none is named.
 
-    Real photographs start from the study's recipe of the network's family, all else from
-    ``shapes``.
+    CIFAR starts from the study's recipe of the network's family; images of ones own from the
+    defaults of ``Recipe`` (None).
     """
-    if dataset is None or not dataset.startswith("cifar"):
+    if dataset is None or dataset.lower() == "shapes":
         return "shapes"
+    if not dataset.lower().startswith("cifar"):
+        return None
     return "vgg19-cifar10" if (arch or "").startswith("vgg") else "resnet18-cifar100"

@@ -178,7 +178,7 @@ _FIELDS: dict[str, tuple[Callable[[str, Any], Any], str]] = {
 
 @dataclass
 class Recipe:
-    """What to train, on what, and how. The defaults are those of the preset ``shapes``.
+    """What to train, on what, and how. The defaults suit small images of ones own.
 
     Attributes:
         arch: network, a name that ``attnnet.list_models()`` gives.
@@ -223,16 +223,16 @@ class Recipe:
     block: str | None = "NEW_12"
     dataset: str = "shapes"
     image_size: int | None = None
-    epochs: int = 6
-    batch_size: int = 64
-    optimizer: str = "sgd"
-    lr: float = 0.1
+    epochs: int = 10
+    batch_size: int = 32
+    optimizer: str = "adamw"
+    lr: float = 2e-3
     momentum: float = 0.9
-    weight_decay: float = 5e-4
-    nesterov: bool = True
+    weight_decay: float = 0.05
+    nesterov: bool = False
     schedule: str = "onecycle"
     schedule_epochs: int | None = None
-    warmup_epochs: float = 1.5
+    warmup_epochs: float = 0.75
     step_size: int = 30
     gamma: float = 0.5
     milestones: tuple[int, ...] = ()
@@ -246,8 +246,8 @@ class Recipe:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     validation: float | int | None = None
-    limit_train: int | None = 4000
-    limit_test: int | None = 2000
+    limit_train: int | None = None
+    limit_test: int | None = None
     test_flip: bool = False
     nan: str = "stop"
     seed: int = 42

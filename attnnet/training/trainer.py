@@ -74,7 +74,7 @@ class Trainer:
         overwrite: bool = False,
         checkpoint_every: int | None = None,
     ) -> None:
-        self.recipe = Recipe() if recipe is None else recipe.replace()
+        self.recipe = Recipe.preset("shapes") if recipe is None else recipe.replace()
         if isinstance(data, (tuple, list)):
             self.recipe.dataset = data[0].name
         self.recipe.check_names(isinstance(data, (tuple, list)), model is not None)

@@ -31,13 +31,16 @@ def test_presets_are_the_studys():
         assert recipe.limit_train is None and recipe.warmup_epochs == 0.0
 
 
-def test_the_default_recipe_is_the_preset_shapes():
-    assert Recipe() == Recipe.preset("shapes")
-    assert (Recipe().arch, Recipe().block, Recipe().dataset) == ("resnet18", "NEW_12", "shapes")
+def test_the_quick_preset_is_the_default_with_fewer_images():
+    quick = Recipe.preset("shapes")
+    assert (quick.arch, quick.block, quick.dataset) == ("resnet18", "NEW_12", "shapes")
+    assert quick.limit_train * quick.epochs <= 16_000, "about two minutes on two cores"
+    assert quick.replace(epochs=10, limit_train=None, limit_test=None) == Recipe()
 
 
 def test_presets_by_network_and_data():
-    assert preset_for(None, None) == preset_for("vgg19", "shapes") == "shapes"
+    assert preset_for(None, None) == preset_for("vgg19", "Shapes") == "shapes"
+    assert preset_for("vgg19", "folder:x") is None
     assert preset_for("resnet50", "cifar10") == "resnet18-cifar100"
     assert preset_for("vgg16", "cifar100") == "vgg19-cifar10"
     assert all(preset_summary(name) for name in list_presets())
@@ -97,7 +100,7 @@ def test_unknown_fields_name_the_nearest():
     [
         ({"mean": (0.5, 0.5, 0.5)}, "mean and std go together"),
         ({"mean": (0.5,), "std": (0.2, 0.2)}, "mean has 1 numbers and std 2"),
-        ({"nesterov": True, "momentum": 0.0}, "nesterov needs a momentum above 0"),
+        ({"optimizer": "sgd", "nesterov": True, "momentum": 0.0}, "nesterov needs a momentum"),
         ({"schedule": "multistep"}, "needs milestones"),
         ({"epochs": 5, "schedule_epochs": 4}, "schedule_epochs is 4, less than the 5 epochs"),
         ({"epochs": 2, "warmup_epochs": 2.0}, "as long as the whole schedule"),

@@ -46,7 +46,10 @@ def recipe(**changes):
         "limit_train": 100,
         "limit_test": 60,
         "warmup_epochs": 1.0,
+        "optimizer": "sgd",
         "lr": 0.05,
+        "weight_decay": 5e-4,
+        "nesterov": True,
     }
     return Recipe(**{**fields, **changes})
 
