@@ -187,5 +187,5 @@ static void make_plan(attn_conv_plan *plan)
 }
 
 const attn_conv_engine attn_conv_im2col = {
-    "im2col", ATTN_PLAIN, ATTN_PLAIN, fits, make_plan, forward, backward,
+    "im2col", ATTN_PLAIN, ATTN_PLAIN, fits, fits, make_plan, forward, backward,
 };

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* In order of preference; the last one fits every shape. */
+/* In order of preference; the last one fits and suits every shape. */
 static const attn_conv_engine *const engines[] = {
     &attn_conv_winograd,
     &attn_conv_implicit_gemm,
@@ -48,7 +48,7 @@ void attn_conv_plan_make(attn_conv_plan *plan, const attn_conv_shape *shape)
     plan->engine = atomic_load(&forced);
     if (!plan->engine || !plan->engine->fits(shape)) {
         int i = 0;
-        while (i < ENGINES - 1 && !engines[i]->fits(shape))
+        while (!engines[i]->fits(shape) || !engines[i]->suits(shape))
             i++;
         plan->engine = engines[i];
     }

@@ -61,7 +61,8 @@ typedef struct {
 struct attn_conv_engine {
     const char *name;
     attn_layout layout_x, layout_y;
-    bool (*fits)(const attn_conv_shape *shape);
+    bool (*fits)(const attn_conv_shape *shape);  /* can it be done */
+    bool (*suits)(const attn_conv_shape *shape); /* should it, where the engine is free to choose */
     void (*plan)(attn_conv_plan *plan); /* fills what stands below `engine` there */
     void (*forward)(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
                     const float *x, const float *weight, const attn_finish *finish);
@@ -110,10 +111,11 @@ static inline bool attn_finish_is_empty(const attn_finish *f)
     return !f->bias && !f->residual && !f->relu;
 }
 
-/* The outputs i along one axis that read inside the image: 0 <= i * stride + offset < size. */
 typedef struct {
     int64_t begin, end;
 } attn_range;
+
+/* The outputs i along one axis that read inside the image: 0 <= i * stride + offset < size. */
 attn_range attn_conv_inside(int64_t offset, int64_t stride, int64_t size, int64_t count);
 
 /* Into how many partial sums of `size` floats a reduction over `items` may be cut. */

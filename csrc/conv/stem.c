@@ -209,5 +209,5 @@ static void make_plan(attn_conv_plan *plan)
 }
 
 const attn_conv_engine attn_conv_stem = {
-    "stem", ATTN_PLAIN, ATTN_BLOCKED16, fits, make_plan, forward, backward,
+    "stem", ATTN_PLAIN, ATTN_BLOCKED16, fits, fits, make_plan, forward, backward,
 };

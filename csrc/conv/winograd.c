@@ -189,6 +189,9 @@ static bool fits(const attn_conv_shape *s)
            s->K > 0 && s->K % ATTN_LANES == 0;
 }
 
+/* A single small tile an image: most of its 36 products are for outputs that are not there. */
+static bool suits(const attn_conv_shape *s) { return s->P * s->Q > 4; }
+
 /* Tiles of a task by images: what it transforms should stay in the second cache beside the weights
  * that stream by, but every block meets all weights, so wide ones need more tiles. */
 static int64_t block_of_images(int64_t channels) { return channels > 64 && channels <= 128 ? 32 : 64; }
@@ -212,6 +215,6 @@ static void make_plan(attn_conv_plan *plan)
 }
 
 const attn_conv_engine attn_conv_winograd = {
-    "winograd", ATTN_BLOCKED16, ATTN_BLOCKED16, fits, make_plan, attn_winograd_forward,
-    attn_winograd_backward,
+    "winograd", ATTN_BLOCKED16, ATTN_BLOCKED16, fits, suits, make_plan,
+    attn_winograd_forward, attn_winograd_backward,
 };
