@@ -189,14 +189,14 @@ def compare(ours, theirs, exact, multiple: float, what: str, floor: float = 0.0)
         {key: (our error, PyTorch's gap)}.
     """
     assert set(ours) == set(exact), set(ours) ^ set(exact)
-    gaps: dict = {}
-    measured = {}
     keys = [k for k in exact if not is_noise(k, exact)]
+    own = {k: relative_l2(theirs[k], exact[k]) for k in keys}
+    median = float(np.median(list(own.values())))
+    gaps: dict = {}
     for key in keys:
         kind = kind_of(key, exact[key])
-        gap = max(relative_l2(theirs[key], exact[key]), 2 * EPS32)
-        gaps[kind] = max(gaps.get(kind, 0.0), gap)
-    median = float(np.median([relative_l2(theirs[k], exact[k]) for k in keys]))
+        gaps[kind] = max(gaps.get(kind, 2 * EPS32), own[key])
+    measured = {}
     bad = []
     for key in keys:
         error = relative_l2(ours[key], exact[key])
