@@ -27,7 +27,7 @@ _STUDY: dict[str, Any] = {
 _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "shapes": (
         "ResNet18 with NEW at stages 1 and 2 on made-up shapes: about two minutes, no download",
-        {"dataset": "shapes", "epochs": 4, "limit_train": 3000, "limit_test": 1000},
+        {"dataset": "shapes", "epochs": 3, "limit_train": 4000, "limit_test": 1000},
     ),
     "resnet18-cifar100": (
         "the study's recipe for ResNet18 on CIFAR-100: 200 epochs, cosine from 0.1 to 0",
