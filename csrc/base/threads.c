@@ -154,7 +154,12 @@ static void run_alone(attn_task task, void *context, int64_t count)
 
 void attn_parallel(attn_task task, void *context, int64_t count)
 {
-    int threads = (int)attn_min(attn_num_threads(), count);
+    attn_parallel_within(ATTN_MAX_THREADS, task, context, count);
+}
+
+void attn_parallel_within(int workers, attn_task task, void *context, int64_t count)
+{
+    int threads = (int)attn_min(attn_min(attn_num_threads(), workers), count);
     if (threads <= 1 || inside_task || pthread_mutex_trylock(&user) != 0) {
         run_alone(task, context, count);
         return;

@@ -18,6 +18,10 @@ typedef void (*attn_task)(void *context, int64_t index, int worker);
  * thread uses the pool, runs them one after the other in the calling thread, as worker 0. */
 void attn_parallel(attn_task task, void *context, int64_t count);
 
+/* The same with at most `workers` workers, for tasks whose scratch space was laid out for so many:
+ * another thread may raise the number of threads at any moment. */
+void attn_parallel_within(int workers, attn_task task, void *context, int64_t count);
+
 int attn_num_threads(void);
 /* 1..ATTN_MAX_THREADS; takes effect at the next attn_parallel. */
 attn_status attn_set_num_threads(int count);

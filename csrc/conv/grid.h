@@ -22,8 +22,8 @@ typedef struct {
     int64_t channels;
 } attn_pixels;
 
-/* The kernel along one axis: tap t is its row (or column) first + t * step, and reads `shift` pixels
- * further than tap t - 1. */
+/* The kernel along one axis: tap t is its row (or column) first + t * step, and reads `shift`
+ * pixels further than tap t - 1. */
 typedef struct {
     int64_t count, first, step, shift;
 } attn_taps;

@@ -1,5 +1,5 @@
-/* The convolution that fits every shape: groups, odd channel counts, one channel. Row-major tensors;
- * the patches of one image become the columns of a matrix, and OpenBLAS multiplies.
+/* The convolution that fits every shape: groups, odd channel counts, one channel. Row-major
+ * tensors; the patches of one image become the columns of a matrix, and OpenBLAS multiplies.
  *
  *   forward          y(Kg, P Q) = weight(Kg, Cg R S) columns(Cg R S, P Q)     an image, a group
  *   input gradient   columns = weight^T dy, added back to where they came from
@@ -8,7 +8,6 @@
  * Memory: partial sums of the weight gradient (shared); the columns of one group (each worker).
  */
 #include "../base/blas.h"
-#include "../base/threads.h"
 #include "plan.h"
 
 #include <string.h>
@@ -149,14 +148,14 @@ static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space
                     const float *x, const float *weight, const attn_finish *finish)
 {
     job j = {.plan = plan, .space = space, .y = y, .x = x, .weight = weight, .finish = finish};
-    attn_parallel(forward_image, &j, plan->shape.N);
+    attn_conv_parallel(space, forward_image, &j, plan->shape.N);
 }
 
 static void backward(const attn_conv_plan *plan, const attn_conv_workspace *space,
                      const attn_conv_gradients *operands)
 {
     job j = {.plan = plan, .space = space, .operands = operands};
-    attn_parallel(backward_part, &j, plan->parts);
+    attn_conv_parallel(space, backward_part, &j, plan->parts);
     if (!operands->dweight)
         return;
     int64_t size = plan->shape.groups * size_of_group(&plan->shape).weight;

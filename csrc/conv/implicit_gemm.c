@@ -8,8 +8,8 @@
  * gathered into a buffer that stays in the second cache and meet every panel of weights there. A
  * 1x1 convolution of stride 1 over large images needs no gathering: the image is the operand.
  *
- * Where images are so small that most taps of a pixel fall into the padding, a piece is one pixel of
- * many images, and those taps are left out.
+ * Where images are so small that most taps of a pixel fall into the padding, a piece is one pixel
+ * of many images, and those taps are left out.
  *
  * The input gradient of a strided convolution falls apart into stride x stride products, one for
  * each remainder of the pixel's row and column: each sees only the taps that can reach it.
@@ -17,7 +17,6 @@
  * Memory: packed weights or partial sums of the weight gradient (shared); a piece, its result and
  * the places of its pixels (each worker).
  */
-#include "../base/threads.h"
 #include "../kernels/kernels.h"
 #include "grid.h"
 
@@ -35,7 +34,7 @@ typedef struct {
     const float *from;
     float *to;
     const float *weight; /* as the caller has it */
-    int64_t from_stride, to_stride; /* of weight along the source's and the destination's channels */
+    int64_t from_stride, to_stride; /* its steps along the source's and destination's channels */
     const attn_finish *finish;
     float *dweight;
 } product;
@@ -154,8 +153,8 @@ static void piece_task(void *context, int64_t index, int worker)
 
 static void run_product(product *p)
 {
-    attn_parallel(pack_task, p, attn_ceil_div(p->grid.to.channels, ATTN_PANEL));
-    attn_parallel(piece_task, p, p->grid.pieces);
+    attn_conv_parallel(p->space, pack_task, p, attn_ceil_div(p->grid.to.channels, ATTN_PANEL));
+    attn_conv_parallel(p->space, piece_task, p, p->grid.pieces);
 }
 
 static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
@@ -266,8 +265,8 @@ static void weight_gradient(const attn_conv_plan *plan, const attn_conv_workspac
         .to = (float *)operands->dy /* only read here */, .dweight = operands->dweight,
         .from_stride = s->R * s->S, .to_stride = s->C * s->R * s->S,
     };
-    attn_parallel(weight_task, &p, plan->parts * plan->splits);
-    attn_parallel(sum_task, &p, attn_ceil_div(s->K, ATTN_PANEL));
+    attn_conv_parallel(space, weight_task, &p, plan->parts * plan->splits);
+    attn_conv_parallel(space, sum_task, &p, attn_ceil_div(s->K, ATTN_PANEL));
 }
 
 /* Plan --------------------------------------------------------------------------------------- */

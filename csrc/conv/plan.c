@@ -1,7 +1,6 @@
 #include "plan.h"
 
 #include "../base/memory.h"
-#include "../base/threads.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -76,9 +75,10 @@ static attn_status workspace_open(attn_conv_workspace *space, const attn_conv_pa
 {
     int64_t shared = attn_ceil_div(pass->shared, ATTN_LANES) * ATTN_LANES;
     space->worker_size = attn_ceil_div(pass->worker, ATTN_LANES) * ATTN_LANES;
-    size_t floats = (size_t)(shared + space->worker_size * attn_num_threads());
+    space->workers = attn_num_threads();
+    size_t floats = (size_t)(shared + space->worker_size * space->workers);
     ATTN_TRY(attn_alloc((void **)&space->shared, floats * sizeof(float)));
-    space->workers = space->shared + shared;
+    space->scratch = space->shared + shared;
     return ATTN_OK;
 }
 

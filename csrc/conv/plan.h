@@ -13,6 +13,7 @@
 #ifndef ATTN_CONV_PLAN_H
 #define ATTN_CONV_PLAN_H
 
+#include "../base/threads.h"
 #include "../kernels/types.h"
 #include "../ops/ops.h"
 
@@ -33,13 +34,19 @@ typedef struct {
 
 /* The memory itself. */
 typedef struct {
-    float *shared, *workers;
+    float *shared, *scratch;
     int64_t worker_size;
+    int workers;
 } attn_conv_workspace;
 
 static inline float *attn_conv_scratch(const attn_conv_workspace *space, int worker)
 {
-    return space->workers + worker * space->worker_size;
+    return space->scratch + worker * space->worker_size;
+}
+static inline void attn_conv_parallel(const attn_conv_workspace *space, attn_task task,
+                                      void *context, int64_t count)
+{
+    attn_parallel_within(space->workers, task, context, count);
 }
 
 typedef struct attn_conv_engine attn_conv_engine;

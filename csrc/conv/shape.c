@@ -43,7 +43,8 @@ attn_status attn_conv_shape_find(attn_conv_shape *s, int x_ndim, const int64_t *
         return attn_fail(ATTN_BAD_VALUE, "conv2d: x has shape %s, expected (N, C, H, W)",
                          attn_shape_text(text, x_ndim, x));
     if (weight_ndim != 4)
-        return attn_fail(ATTN_BAD_VALUE, "conv2d: weight has shape %s, expected (K, C/groups, R, S)",
+        return attn_fail(ATTN_BAD_VALUE,
+                         "conv2d: weight has shape %s, expected (K, C/groups, R, S)",
                          attn_shape_text(text, weight_ndim, weight));
     ATTN_TRY(check_options(options));
     ATTN_TRY(check_channels(x, weight, options->groups));

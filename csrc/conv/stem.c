@@ -6,7 +6,6 @@
  * Memory: packed weights or partial sums of the weight gradient (shared); a piece's patches and
  * results (each worker).
  */
-#include "../base/threads.h"
 #include "../kernels/kernels.h"
 #include "plan.h"
 
@@ -108,7 +107,7 @@ static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space
         attn_kernel->pack_panel(space->shared + k * padded, weight + k * depth, 1, 1, depth, depth,
                                 attn_min(ATTN_PANEL, s->K - k));
     job j = {.plan = plan, .space = space, .y = y, .x = x, .weight = weight, .finish = finish};
-    attn_parallel(forward_piece, &j, s->N * pieces_an_image(s));
+    attn_conv_parallel(space, forward_piece, &j, s->N * pieces_an_image(s));
 }
 
 /* A part of the pieces: partial sums of the weight gradient. */
@@ -125,7 +124,8 @@ static void weight_task(void *context, int64_t part, int worker)
         piece rows = piece_at(s, i);
         int64_t size = rows.end - rows.first;
         const float *x = j->operands->x + rows.image * s->C * s->H * s->W;
-        const float *dy = j->operands->dy + rows.image * s->K * s->P * s->Q + rows.first * ATTN_LANES;
+        const float *dy = j->operands->dy + rows.image * s->K * s->P * s->Q +
+                          rows.first * ATTN_LANES;
         move_patches(patches, (float *)x, s, rows, false);
         for (int64_t k = 0; k < s->K; k += ATTN_PANEL)
             attn_kernel->gemm_outer(sums + k * depth, patches, size * ATTN_LANES,
@@ -139,7 +139,7 @@ static void weight_gradient(job *j)
     const attn_conv_plan *plan = j->plan;
     const attn_conv_shape *s = &plan->shape;
     int64_t depth = true_depth(s), padded = padded_depth(s);
-    attn_parallel(weight_task, j, plan->parts);
+    attn_conv_parallel(j->space, weight_task, j, plan->parts);
     for (int64_t k = 0; k < s->K; k += ATTN_PANEL)
         attn_kernel->unpack_panel(j->operands->dweight + k * depth, j->space->shared + k * padded,
                                   padded * s->K, plan->parts, 1, 1, depth, depth,
@@ -178,7 +178,7 @@ static void input_gradient(job *j)
             memcpy(panel + k * width, j->operands->weight + k * depth + d,
                    (size_t)real * sizeof(float));
     }
-    attn_parallel(input_task, j, s->N);
+    attn_conv_parallel(j->space, input_task, j, s->N);
 }
 
 static void backward(const attn_conv_plan *plan, const attn_conv_workspace *space,

@@ -1,8 +1,8 @@
 /* The Winograd engine: which shapes it takes, how their work is cut, and the forward pass.
  *
- * Relative error (root mean square) against float64, normal data: 8e-7 with 64 channels, 2.5e-6 with
- * 512, output and input gradient alike; 6e-7 to 1.6e-6 for the weight gradient. That is two to two
- * and a half times the error of the direct sum. A test bounds it.
+ * Relative error (root mean square) against float64, normal data: 8e-7 with 64 channels, 2.5e-6
+ * with 512, output and input gradient alike; 6e-7 to 1.6e-6 for the weight gradient. That is two to
+ * two and a half times the error of the direct sum. A test bounds it.
  */
 #include "winograd.h"
 
@@ -159,11 +159,12 @@ void attn_winograd_forward(const attn_conv_plan *plan, const attn_conv_workspace
         .weights = attn_winograd_weights(s, weight, false), .finish = finish,
     };
     if (plan->forward.by_channels) {
-        attn_parallel(input_task, &j, s->N);
-        attn_parallel(panel_task, &j, panel_count(s->K));
+        attn_conv_parallel(space, input_task, &j, s->N);
+        attn_conv_parallel(space, panel_task, &j, panel_count(s->K));
     } else {
         attn_winograd_transform_all_weights(space->shared, &j.weights);
-        attn_parallel(block_task, &j, attn_ceil_div(j.tiles.count, plan->forward.block));
+        attn_conv_parallel(space, block_task, &j,
+                           attn_ceil_div(j.tiles.count, plan->forward.block));
     }
 }
 
@@ -195,7 +196,10 @@ static bool suits(const attn_conv_shape *s) { return s->P * s->Q > 4; }
 
 /* Tiles of a task by images: what it transforms should stay in the second cache beside the weights
  * that stream by, but every block meets all weights, so wide ones need more tiles. */
-static int64_t block_of_images(int64_t channels) { return channels > 64 && channels <= 128 ? 32 : 64; }
+static int64_t block_of_images(int64_t channels)
+{
+    return channels > 64 && channels <= 128 ? 32 : 64;
+}
 
 static void make_plan(attn_conv_plan *plan)
 {

@@ -9,14 +9,13 @@
  * From one spot to the next the strides of power-of-two shapes would fall on the same cache sets:
  * each is padded by 320 bytes.
  *
- * The work is cut in one of two ways, by what is larger. By images: a task holds a block of tiles in
- * its cache and meets all weights, which are transformed beforehand. By channels: a task holds one
- * panel of weights and meets all tiles, which are transformed beforehand.
+ * The work is cut in one of two ways, by what is larger. By images: a task holds a block of tiles
+ * in its cache and meets all weights, which are transformed beforehand. By channels: a task holds
+ * one panel of weights and meets all tiles, which are transformed beforehand.
  */
 #ifndef ATTN_CONV_WINOGRAD_H
 #define ATTN_CONV_WINOGRAD_H
 
-#include "../base/threads.h"
 #include "../kernels/kernels.h"
 #include "plan.h"
 

@@ -5,8 +5,8 @@
  *   dU = V^T dM, dweight = G^T dU G
  *
  * By images: each part of the batch adds up its own dU and leaves its own dweight; these are summed
- * in the order of the parts. By channels: V and dM of all tiles are kept, and every number of dx and
- * dweight belongs to one task.
+ * in the order of the parts. By channels: V and dM of all tiles are kept, and every number of dx
+ * and dweight belongs to one task.
  */
 #include "winograd.h"
 
@@ -26,7 +26,8 @@ static void transform_input(const backward_job *j, const spots *v, int64_t first
     const attn_conv_shape *s = &j->plan->shape;
     for (int64_t c = 0; c < s->C; c += ATTN_LANES)
         attn_kernel->winograd_input(spots_block(v, c) + at * ATTN_LANES, v->spot,
-                                    j->operands->x + c * s->H * s->W, &j->tiles.input, first, count);
+                                    j->operands->x + c * s->H * s->W, &j->tiles.input, first,
+                                    count);
 }
 
 static void transform_gradient(const backward_job *j, const spots *dm, int64_t first,
@@ -97,7 +98,8 @@ static void part_task(void *context, int64_t part, int worker)
     int64_t end = s->N * (part + 1) / plan->parts * j->tiles.an_image;
     float *du = attn_conv_scratch(j->space, worker), *scratch = du + weights_size(s->C, s->K);
     for (int64_t first = begin; first < end; first += plan->backward.block)
-        block_gradients(j, first, attn_min(plan->backward.block, end - first), du, first > begin, scratch);
+        block_gradients(j, first, attn_min(plan->backward.block, end - first), du, first > begin,
+                        scratch);
     if (!j->operands->dweight)
         return;
     float *dweight = j->partial + part * TAPS * s->C * s->K;
@@ -194,18 +196,18 @@ void attn_winograd_backward(const attn_conv_plan *plan, const attn_conv_workspac
         .partial = space->shared + weights_size(s->K, s->C),
     };
     if (plan->backward.by_channels) {
-        attn_parallel(transform_task, &j, operands->dweight ? 2 * s->N : s->N);
+        attn_conv_parallel(space, transform_task, &j, operands->dweight ? 2 * s->N : s->N);
         if (operands->dx)
-            attn_parallel(input_panel_task, &j, panel_count(s->C));
+            attn_conv_parallel(space, input_panel_task, &j, panel_count(s->C));
         if (operands->dweight)
-            attn_parallel(weight_panel_task, &j,
+            attn_conv_parallel(space, weight_panel_task, &j,
                           attn_ceil_div(s->C, STRIP) * panel_count(s->K));
     } else {
         if (operands->dx)
             attn_winograd_transform_all_weights(space->shared, &j.weights);
-        attn_parallel(part_task, &j, plan->parts);
+        attn_conv_parallel(space, part_task, &j, plan->parts);
         if (operands->dweight)
-            attn_parallel(sum_task, &j, panel_count(s->K));
+            attn_conv_parallel(space, sum_task, &j, panel_count(s->K));
     }
 }
 

@@ -23,8 +23,8 @@ enum { ROWS = 6, COLUMNS = 2, OUTER_ROWS = 4 }; /* 12 of 16 */
 /* Whether a whole tile fits beside `column`; a panel of 16 columns is half an AVX-512 tile. */
 #define WHOLE_TILE(column) (COLUMNS * VL <= ATTN_LANES || width - (column) >= COLUMNS * VL)
 
-/* So much of the summed axis goes by before the next tile, so that what several tiles share stays in
- * the first cache: 16 KiB of a panel, 32 KiB of two block columns. */
+/* So much of the summed axis goes by before the next tile, so that what several tiles share stays
+ * in the first cache: 16 KiB of a panel, 32 KiB of two block columns. */
 enum { DEPTH_SLICE = 128, ROW_SLICE = 256 };
 
 /* Where column `column` of row `row` stands in blocks. */
@@ -33,28 +33,39 @@ INLINE int64_t in_blocks(int64_t row, int64_t column, int64_t block)
     return column / ATTN_LANES * block + row * ATTN_LANES + column % ATTN_LANES;
 }
 
-INLINE void row_tile(float *y, int64_t y_block, const float *a, int64_t a_block, const float *b,
-                     int64_t width, int64_t depth, bool add, const float *next, const int rows,
-                     const int columns)
+/* Operands of a tile: pointers to its first row and column. */
+typedef struct {
+    float *y;
+    int64_t y_block;
+    const float *a;
+    int64_t a_block;
+    const float *b;
+    int64_t b_step; /* the panel's width, or b's block */
+    int64_t length; /* of the summed axis */
+    bool add;
+    const float *next; /* what is needed after this slice, to be fetched while it is in work */
+} tile;
+
+/* y(rows, columns * VL) = [y +] a b, summed over the depth. */
+INLINE void row_tile(tile t, const int rows, const int columns)
 {
     vf sum[ROWS][COLUMNS];
     UNROLL(14)
     for (int i = 0; i < rows; i++)
         UNROLL(4)
         for (int j = 0; j < columns; j++)
-            sum[i][j] = add ? vload(y + in_blocks(i, j * VL, y_block)) : vzero();
-    for (; depth > 0; depth -= ATTN_LANES, a += a_block)
-        for (int lane = 0; lane < ATTN_LANES; lane++, b += width) {
-            __builtin_prefetch(a + a_block + lane * ATTN_LANES);
-            __builtin_prefetch(next, 0, 2);
-            next += ATTN_LANES;
+            sum[i][j] = t.add ? vload(t.y + in_blocks(i, j * VL, t.y_block)) : vzero();
+    for (; t.length > 0; t.length -= ATTN_LANES, t.a += t.a_block)
+        for (int lane = 0; lane < ATTN_LANES; lane++, t.b += t.b_step, t.next += ATTN_LANES) {
+            __builtin_prefetch(t.a + t.a_block + lane * ATTN_LANES); /* a row of the next block */
+            __builtin_prefetch(t.next, 0, 2);
             vf right[COLUMNS];
             UNROLL(4)
             for (int j = 0; j < columns; j++)
-                right[j] = vload(b + j * VL);
+                right[j] = vload(t.b + j * VL);
             UNROLL(14)
             for (int i = 0; i < rows; i++) {
-                vf left = vset(a[i * ATTN_LANES + lane]);
+                vf left = vset(t.a[i * ATTN_LANES + lane]);
                 UNROLL(4)
                 for (int j = 0; j < columns; j++)
                     sum[i][j] = vfma(left, right[j], sum[i][j]);
@@ -64,18 +75,16 @@ INLINE void row_tile(float *y, int64_t y_block, const float *a, int64_t a_block,
     for (int i = 0; i < rows; i++)
         UNROLL(4)
         for (int j = 0; j < columns; j++)
-            vstore(y + in_blocks(i, j * VL, y_block), sum[i][j]);
+            vstore(t.y + in_blocks(i, j * VL, t.y_block), sum[i][j]);
 }
 
 /* The tile with its sizes known to the compiler. */
-INLINE void row_tile_of(int rows, float *y, int64_t y_block, const float *a, int64_t a_block,
-                        const float *b, int64_t width, int64_t depth, bool add, const float *next,
-                        const int columns)
+INLINE void row_tile_of(tile t, int rows, const int columns)
 {
     switch (rows) {
-#define CASE(n)                                                                          \
-    case n:                                                                              \
-        row_tile(y, y_block, a, a_block, b, width, depth, add, next, n, columns);        \
+#define CASE(n)                  \
+    case n:                      \
+        row_tile(t, n, columns); \
         break;
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #if VL == 16
@@ -85,56 +94,62 @@ INLINE void row_tile_of(int rows, float *y, int64_t y_block, const float *a, int
     }
 }
 
+/* One slice of the depth against all columns of a panel, for one group of rows. */
+INLINE void row_group(tile t, int rows, int64_t width)
+{
+    float *y = t.y;
+    const float *b = t.b;
+    for (int64_t column = 0; column < width; column += COLUMNS * VL) {
+        t.y = y + in_blocks(0, column, t.y_block);
+        t.b = b + column;
+        if (WHOLE_TILE(column))
+            row_tile_of(t, rows, COLUMNS);
+        else
+            row_tile_of(t, rows, VECTORS_IN_BLOCK);
+    }
+}
+
 /* y(rows, width) = [y +] a(rows, depth) b(depth, width): a and y in blocks, b a panel.
  * depth is a multiple of 16; where it is 0, y becomes 0. */
 void KERNEL(gemm_rows)(float *y, int64_t y_block, const float *a, int64_t a_block, const float *b,
                        int64_t rows, int64_t depth, int64_t width, bool add)
 {
-    int64_t groups = attn_ceil_div(rows, ROWS);
-    int64_t begin = 0;
+    int64_t groups = attn_ceil_div(rows, ROWS), begin = 0;
     do {
         int64_t slice = attn_min(depth - begin, DEPTH_SLICE);
-        const float *left = a + begin / ATTN_LANES * a_block;
+        tile t = {.y_block = y_block, .a_block = a_block, .b = b + begin * width, .b_step = width,
+                  .length = slice, .add = add || begin > 0, .next = b + (begin + slice) * width};
         for (int64_t group = 0, row = 0; group < groups; group++) {
             int count = (int)attn_ceil_div(rows - row, groups - group); /* even shares */
-            const float *slice_left = left + row * ATTN_LANES;
-            for (int64_t column = 0; column < width; column += COLUMNS * VL) {
-                float *out = y + in_blocks(row, column, y_block);
-                const float *right = b + begin * width + column;
-                bool again = add || begin > 0;
-                const float *next = b + (begin + slice) * width + group * slice * ATTN_LANES;
-                if (WHOLE_TILE(column))
-                    row_tile_of(count, out, y_block, slice_left, a_block, right, width, slice,
-                                again, next, COLUMNS);
-                else
-                    row_tile_of(count, out, y_block, slice_left, a_block, right, width, slice,
-                                again, next, VECTORS_IN_BLOCK);
-            }
+            t.y = y + row * ATTN_LANES;
+            t.a = a + in_blocks(row, begin, a_block);
+            row_group(t, count, width);
+            t.next += slice * ATTN_LANES; /* each group fetches its share of the next slice */
             row += count;
         }
         begin += slice;
     } while (begin < depth);
 }
 
-/* y(8 or 4 rows, columns * VL) = [y +] the sum over `rows` of a's columns times b's. */
-INLINE void outer_tile(float *y, int64_t width, const float *a, int64_t a_block, const float *b,
-                       int64_t b_block, int64_t rows, bool add, const int columns)
+/* y(OUTER_ROWS, columns * VL) = [y +] a^T b, summed over rows of both; y is part of a panel, whose
+ * width is its y_block here. */
+INLINE void outer_tile(tile t, const int columns)
 {
     vf sum[OUTER_ROWS][COLUMNS];
     UNROLL(8)
     for (int i = 0; i < OUTER_ROWS; i++)
         UNROLL(4)
         for (int j = 0; j < columns; j++)
-            sum[i][j] = add ? vload(y + i * width + j * VL) : vzero();
-    for (int64_t row = 0; row < rows; row++, a += ATTN_LANES, b += ATTN_LANES) {
-        __builtin_prefetch(a + a_block);
+            sum[i][j] = t.add ? vload(t.y + i * t.y_block + j * VL) : vzero();
+    for (; t.length > 0; t.length--, t.a += ATTN_LANES, t.b += ATTN_LANES) {
+        __builtin_prefetch(t.a + t.a_block); /* a row of the next sixteen channels */
         vf right[COLUMNS];
         UNROLL(4)
         for (int j = 0; j < columns; j++)
-            right[j] = vload(b + in_blocks(0, j * VL, b_block));
+            right[j] = vload(t.b + in_blocks(0, j * VL, t.b_step));
         UNROLL(8)
         for (int i = 0; i < OUTER_ROWS; i++) {
-            vf left = vset(a[i]);
+            vf left = vset(t.a[i]);
             UNROLL(4)
             for (int j = 0; j < columns; j++)
                 sum[i][j] = vfma(left, right[j], sum[i][j]);
@@ -144,7 +159,7 @@ INLINE void outer_tile(float *y, int64_t width, const float *a, int64_t a_block,
     for (int i = 0; i < OUTER_ROWS; i++)
         UNROLL(4)
         for (int j = 0; j < columns; j++)
-            vstore(y + i * width + j * VL, sum[i][j]);
+            vstore(t.y + i * t.y_block + j * VL, sum[i][j]);
 }
 
 /* y(depth, width) = [y +] a(rows, depth)^T b(rows, width): a and b in blocks, y a panel.
@@ -153,18 +168,17 @@ void KERNEL(gemm_outer)(float *y, const float *a, int64_t a_block, const float *
                         int64_t rows, int64_t depth, int64_t width, bool add)
 {
     for (int64_t begin = 0; begin < rows; begin += ROW_SLICE) {
-        int64_t slice = attn_min(rows - begin, ROW_SLICE);
-        bool again = add || begin > 0;
+        tile t = {.y_block = width, .a_block = a_block, .b_step = b_block,
+                  .length = attn_min(rows - begin, ROW_SLICE), .add = add || begin > 0};
         for (int64_t i = 0; i < depth; i += OUTER_ROWS)
             for (int64_t column = 0; column < width; column += COLUMNS * VL) {
-                float *out = y + i * width + column;
-                const float *left = a + in_blocks(begin, i, a_block);
-                const float *right = b + in_blocks(begin, column, b_block);
+                t.y = y + i * width + column;
+                t.a = a + in_blocks(begin, i, a_block);
+                t.b = b + in_blocks(begin, column, b_block);
                 if (WHOLE_TILE(column))
-                    outer_tile(out, width, left, a_block, right, b_block, slice, again, COLUMNS);
+                    outer_tile(t, COLUMNS);
                 else
-                    outer_tile(out, width, left, a_block, right, b_block, slice, again,
-                               VECTORS_IN_BLOCK);
+                    outer_tile(t, VECTORS_IN_BLOCK);
             }
     }
 }

@@ -90,7 +90,7 @@ X(void, attention_forward,
 X(void, attention_backward,
   (const attn_attention_plan *plan, const attn_attention_head *head,
    const attn_attention_gradient *gradient, float *scratch))
-/* winograd.c: transforms of F(4x4, 3x3) and their adjoints, sixteen channels at once */
+/* winograd_*.c: transforms of F(4x4, 3x3) and their adjoints, sixteen channels at once */
 X(void, winograd_input, (float *v, int64_t spot, const float *x, const attn_winograd_tiles *tiles,
                          int64_t first, int64_t count))
 X(void, winograd_input_adjoint, (float *dx, const float *v, int64_t spot,

@@ -11,8 +11,8 @@ void KERNEL(gather_rows)(float *y, const float *x, const int64_t *at, int64_t ro
             vstore(y + part, at[row] < 0 ? vzero() : vload(x + at[row] * ATTN_LANES + part));
 }
 
-/* The rows of y at `at` (or, where that is NULL, all in order) = x(rows, 16), finished. The residual
- * has the places of y; x may be y itself. */
+/* The rows of y at `at` (or, where that is NULL, all in order) = x(rows, 16), finished. The
+ * residual has the places of y; x may be y itself. */
 void KERNEL(store_rows)(float *y, const int64_t *at, const float *x, int64_t rows,
                         const attn_finish *finish)
 {
@@ -62,8 +62,8 @@ void KERNEL(pack_panel)(float *panel, const float *w, int64_t taps, int64_t dept
         pack(panel, w, taps, depth_stride, width_stride, depth, width);
 }
 
-/* The way back, taps <= 9: w[...] = the sum of `parts` such panels that stand `part_stride` apart, in
- * their order. */
+/* The way back, taps <= 9: w[...] = the sum of `parts` such panels that stand `part_stride` apart,
+ * in their order. */
 void KERNEL(unpack_panel)(float *w, const float *panel, int64_t part_stride, int64_t parts,
                           int64_t taps, int64_t depth_stride, int64_t width_stride, int64_t depth,
                           int64_t width)
@@ -88,7 +88,7 @@ void KERNEL(unpack_panel)(float *w, const float *panel, int64_t part_stride, int
 }
 
 /* sums(16) = the sum over `images` images, `image_step` floats apart, of `rows` rows each. Rows are
- * added up an image at a time: the rounding error grows with rows + images, not with their product. */
+ * added up an image at a time: the rounding error grows with rows + images, not their product. */
 void KERNEL(sum_rows)(float *sums, const float *x, int64_t image_step, int64_t images, int64_t rows)
 {
     for (int part = 0; part < ATTN_LANES; part += VL) {

@@ -1,4 +1,5 @@
-/* Convolution: y[n,k,p,q] = bias[k] + sum over c,r,s of x[n,c,p*stride-padding+r,...] weight[k,c,r,s].
+/* Convolution: y[n,k,p,q] = bias[k] + the sum over c, r, s of
+ *   x[n, c, p * stride - padding + r, q * stride - padding + s] weight[k, c, r, s].
  *
  *   x(N,C,H,W), weight(K,C/groups,R,S), bias(K) or NULL; P = (H + 2 padding - R) / stride + 1.
  *   Layouts: as the plan's engine wants them (conv/plan.h); weights are row-major.
