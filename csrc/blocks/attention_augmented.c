@@ -41,6 +41,7 @@ typedef struct {
     float *partial;  /* (chunks, table_floats) their gradients */
     float *scratch;  /* (workers, scratch_floats) */
     int64_t table_floats, scratch_floats, tasks, chunks;
+    int workers;     /* that scratch has room for */
 } attention_job;
 
 static attn_status check(const attn_tensor *kqv, const attn_tensor *rel_h, const attn_tensor *rel_w,
@@ -152,7 +153,8 @@ static attn_status job_start(attention_job *job, const attn_tensor *rel_h, const
     if (by_image) /* the gradient of the summed queries */
         job->scratch_floats += attn_ceil_div(plan->H * plan->W * plan->d, 16) * 16;
     const int64_t partial = backward ? job->chunks * job->table_floats : 0;
-    const int64_t floats = job->table_floats + partial + attn_num_threads() * job->scratch_floats;
+    job->workers = attn_num_threads();
+    const int64_t floats = job->table_floats + partial + job->workers * job->scratch_floats;
     ATTN_TRY(attn_alloc((void **)&job->tables, (size_t)floats * sizeof(float)));
     job->partial = job->tables + job->table_floats;
     job->scratch = job->partial + partial;
@@ -253,7 +255,7 @@ static attn_status relative_attention_backward(attn_node *node, attn_tensor *con
     job.dy = dy_used;
     job.dkqv = dkqv;
     ATTN_GOTO(job_start(&job, saved[REL_H], saved[REL_W], true));
-    attn_parallel(backward_chunk, &job, job.chunks);
+    attn_parallel_within(job.workers, backward_chunk, &job, job.chunks);
     if (attn_node_wants(node, REL_H))
         ATTN_GOTO(table_gradient(&dx[REL_H], &job, 0, job.plan.table_h, saved[REL_H]));
     if (attn_node_wants(node, REL_W))
@@ -290,7 +292,7 @@ attn_status attn_relative_attention(attn_tensor **y, attn_tensor *kqv, attn_tens
     job.y = out;
     job.lse = lse ? attn_data(lse) : NULL;
     ATTN_GOTO(job_start(&job, rel_h, rel_w, false));
-    attn_parallel(forward_task, &job, job.tasks);
+    attn_parallel_within(job.workers, forward_task, &job, job.tasks);
     ATTN_GOTO(attn_record(&relative_attention_op, 3, inputs, 1, &out, &job.options,
                           (attn_tensor *[]){used, rel_h, rel_w, out, lse}, 5));
     *y = attn_tensor_retain(out);
