@@ -1,11 +1,15 @@
 """What every test may use."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+# Shells ignore Ctrl-C in what they run in the background, and children inherit that; here it is sent.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDERS = ("cifar-10-batches-py", "cifar-100-python")
