@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# Shells ignore Ctrl-C in what they run in the background, and children inherit that; here it is sent.
+# Shells let what runs in the background ignore Ctrl-C, and children inherit that; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]

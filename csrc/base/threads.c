@@ -16,17 +16,21 @@ typedef struct {
     attn_task task;
     void *context;
     int64_t count;
-    _Atomic int64_t next;  /* the next task to take */
-    _Atomic int running;   /* helpers that have not yet left this job */
+    _Atomic int64_t next; /* the next task to take */
 } job;
 
 static job current;
 static pthread_mutex_t user = PTHREAD_MUTEX_INITIALIZER;  /* held by the thread that uses the pool */
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;  /* guards sleeping and waking */
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
-/* The number of the current job, times 2^16, plus how many helpers take part in it: one word, so
- * that a helper that comes late can not mistake one job's number for another's helpers. */
+/* The number of the current job, times 2^16, plus how many helpers are invited: one word, so that a
+ * helper that comes late can not mistake one job's number for another's helpers. */
 static _Atomic uint64_t announced;
+/* The same number, times 2^16, plus OPEN while a helper may still enter, plus how many are inside.
+ * Nobody waits for a helper that has not entered: on a busy machine it may not get a core for long,
+ * while others do its tasks. */
+static _Atomic uint64_t entrance;
+enum { OPEN = 1 << 15 };
 static int helpers; /* started helper threads, beside the caller */
 static _Atomic int thread_count;    /* 0: not yet decided */
 static _Thread_local bool inside_task;
@@ -63,6 +67,30 @@ static uint64_t wait_for_job(uint64_t seen)
     return atomic_load(&announced);
 }
 
+/* Whether a helper is let in to a job; false: it is over, or nearly. */
+static bool enter(uint64_t number)
+{
+    uint64_t now = atomic_load_explicit(&entrance, memory_order_relaxed);
+    do {
+        if (now >> 16 != number || !(now & OPEN))
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(&entrance, &now, now + 1, memory_order_acquire,
+                                                    memory_order_relaxed));
+    return true;
+}
+
+/* Lets nobody in any more, and waits for those inside. */
+static void close_and_wait(void)
+{
+    atomic_fetch_and_explicit(&entrance, ~(uint64_t)OPEN, memory_order_relaxed);
+    for (int i = 0; atomic_load_explicit(&entrance, memory_order_acquire) & 0xffff; i++) {
+        if (i < SPINS)
+            pause_hint();
+        else
+            sched_yield(); /* a helper that has lost its core needs one */
+    }
+}
+
 typedef struct {
     int worker;
     uint64_t seen;
@@ -77,9 +105,9 @@ static void *helper_main(void *argument)
     uint64_t seen = start->seen;
     for (;;) {
         seen = wait_for_job(seen);
-        if (worker <= (int)(seen & 0xffff)) {
+        if (worker <= (int)(seen & 0xffff) && enter(seen >> 16)) {
             run_tasks(&current, worker);
-            atomic_fetch_sub_explicit(&current.running, 1, memory_order_release);
+            atomic_fetch_sub_explicit(&entrance, 1, memory_order_release);
         }
     }
     return NULL;
@@ -165,27 +193,21 @@ void attn_parallel_within(int workers, attn_task task, void *context, int64_t co
         return;
     }
     start_helpers(threads - 1);
-    int taking_part = (int)attn_min(threads - 1, helpers);
+    uint64_t invited = (uint64_t)attn_min(threads - 1, helpers);
+    uint64_t number = (atomic_load(&announced) >> 16) + 1;
 
     current.task = task;
     current.context = context;
     current.count = count;
     atomic_store_explicit(&current.next, 0, memory_order_relaxed);
-    atomic_store_explicit(&current.running, taking_part, memory_order_relaxed);
-    uint64_t number = (atomic_load(&announced) >> 16) + 1;
+    atomic_store_explicit(&entrance, number << 16 | OPEN, memory_order_release);
     pthread_mutex_lock(&gate);
-    atomic_store_explicit(&announced, number << 16 | (uint64_t)taking_part, memory_order_release);
+    atomic_store_explicit(&announced, number << 16 | invited, memory_order_release);
     pthread_cond_broadcast(&wake);
     pthread_mutex_unlock(&gate);
 
     run_tasks(&current, 0);
-    /* The last tasks are short; yielding lets a helper run that has lost its core. */
-    for (int i = 0; atomic_load_explicit(&current.running, memory_order_acquire) > 0; i++) {
-        if (i < SPINS)
-            pause_hint();
-        else
-            sched_yield();
-    }
+    close_and_wait();
     pthread_mutex_unlock(&user);
 }
 
