@@ -28,7 +28,7 @@ from .config import (  # noqa: E402
 from .random import get_rng_state, manual_seed, set_rng_state  # noqa: E402
 from .tensor import Tensor, tensor  # noqa: E402
 
-_MODULES = ("cli", "data", "errors", "models", "nn", "optim", "training")
+_MODULES = ("bench", "cli", "data", "errors", "models", "nn", "optim", "training")
 _NAMES = {
     "nn": ("Module", "Parameter", "list_blocks", "register_block"),
     "models": (
@@ -36,6 +36,7 @@ _NAMES = {
         "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
         "vgg11", "vgg13", "vgg16", "vgg19",
     ),
+    "profile": ("Profile",),
     "training": ("History", "Recipe", "Trainer", "evaluate", "load"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -31,6 +31,9 @@ X(void, bn_gradient_sums, (float *sums, const float *dy, const float *x, const u
 X(void, bn_gradient, (float *dx, float *dresidual, const float *dy, const float *x,
                       const uint16_t *mask, const float *constants, int64_t count, bool stream))
 
+/* peak.c: 12 multiply-adds of 16 lanes a round */
+X(void, multiply_adds, (float *y, int64_t rounds, float factor))
+
 /* softmax.c */
 X(void, softmax_row, (float *y, const float *x, int64_t count, bool logarithm))
 X(void, softmax_row_gradient, (float *dx, const float *dy, const float *y, int64_t count,

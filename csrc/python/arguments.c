@@ -56,7 +56,14 @@ attn_tensor *take_tensor(arguments *a, const char *name)
         wrong_type(a, name, "an attnnet.Tensor", object);
         return NULL;
     }
-    return ((TensorObject *)object)->tensor;
+    attn_tensor *tensor = ((TensorObject *)object)->tensor;
+    for (int i = 0; i < ATTN_PROFILE_SHAPES; i++) {
+        if (!a->first[i]) {
+            a->first[i] = tensor;
+            break;
+        }
+    }
+    return tensor;
 }
 
 attn_tensor *take_optional_tensor(arguments *a, const char *name)
@@ -257,4 +264,12 @@ bool take_end(arguments *a)
         a->failed = true;
     }
     return !a->failed;
+}
+
+void profile_call(const arguments *a, int64_t begin)
+{
+    attn_profile_event event = {.name = a->function, .begin = begin};
+    for (int i = 0; i < ATTN_PROFILE_SHAPES && a->first[i]; i++)
+        attn_profile_shape(&event, a->first[i]->ndim, a->first[i]->shape);
+    attn_profile_add(&event);
 }

@@ -31,7 +31,7 @@ static PyObject *py_relative_attention(PyObject *module, PyObject *const *args, 
         return NULL;
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_relative_attention(&y, x.kqv, x.rel_h, x.rel_w, x.heads, x.dk, x.dv,
+    WORK(status = attn_relative_attention(&y, x.kqv, x.rel_h, x.rel_w, x.heads, x.dk, x.dv,
                                                  x.original_form));
     return give(status, y);
 }
@@ -46,7 +46,7 @@ static PyObject *py_relative_attention_rows(PyObject *module, PyObject *const *a
         return NULL;
     attn_tensor *rows = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_relative_attention_rows(&rows, x.kqv, x.rel_h, x.rel_w, x.heads, x.dk,
+    WORK(status = attn_relative_attention_rows(&rows, x.kqv, x.rel_h, x.rel_w, x.heads, x.dk,
                                                       x.dv, x.original_form, image, query));
     return give(status, rows);
 }

@@ -39,7 +39,7 @@ static PyObject *give_block(attn_status status, attn_tensor *y, attn_block_gates
         attn_tensor *y = NULL, **to = want_gates ? NULL : &y;        \
         attn_block_gates gates = {0}, *of = want_gates ? &gates : NULL; \
         attn_status status;                                          \
-        WITHOUT_GIL(status = call);                                  \
+        WORK(status = call);                                  \
         return give_block(status, y, &gates, want_gates);            \
     } while (0)
 

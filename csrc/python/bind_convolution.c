@@ -21,7 +21,7 @@ static PyObject *py_conv2d(PyObject *module, PyObject *const *args, Py_ssize_t c
         return NULL;
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_convolution(&y, x, weight, bias, &options));
+    WORK(status = attn_convolution(&y, x, weight, bias, &options));
     return give(status, y);
 }
 
@@ -38,7 +38,7 @@ static PyObject *py_conv2d_fused(PyObject *module, PyObject *const *args, Py_ssi
         return NULL;
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_convolution_fused(&y, x, weight, bias, residual, relu, &options));
+    WORK(status = attn_convolution_fused(&y, x, weight, bias, residual, relu, &options));
     return give(status, y);
 }
 

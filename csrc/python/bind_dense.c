@@ -21,7 +21,7 @@ static PyObject *py_batch_norm(PyObject *module, PyObject *const *args, Py_ssize
         return NULL;
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_batch_norm(&y, x, weight, bias, running_mean, running_var, residual,
+    WORK(status = attn_batch_norm(&y, x, weight, bias, running_mean, running_var, residual,
                                          &options));
     return give(status, y);
 }
@@ -45,7 +45,7 @@ static PyObject *py_max_pool(PyObject *module, PyObject *const *args, Py_ssize_t
         return NULL;
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_max_pool(&y, x, &options));
+    WORK(status = attn_max_pool(&y, x, &options));
     return give(status, y);
 }
 
@@ -59,7 +59,7 @@ static PyObject *py_average_pool(PyObject *module, PyObject *const *args, Py_ssi
         return NULL;
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_average_pool(&y, x, &options));
+    WORK(status = attn_average_pool(&y, x, &options));
     return give(status, y);
 }
 
@@ -73,7 +73,7 @@ static PyObject *py_adaptive_pool(PyObject *module, PyObject *const *args, Py_ss
         return NULL;
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_adaptive_pool(&y, x, P, Q, maximum));
+    WORK(status = attn_adaptive_pool(&y, x, P, Q, maximum));
     return give(status, y);
 }
 
@@ -91,7 +91,7 @@ static PyObject *py_softmax(PyObject *module, PyObject *const *args, Py_ssize_t 
                                 (long long)dim, x->ndim));
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_softmax(&y, x, (int)(dim < 0 ? dim + x->ndim : dim), logarithm));
+    WORK(status = attn_softmax(&y, x, (int)(dim < 0 ? dim + x->ndim : dim), logarithm));
     return give(status, y);
 }
 
@@ -114,7 +114,7 @@ static PyObject *py_cross_entropy(PyObject *module, PyObject *const *args, Py_ss
                            (long long)PyArray_DIM(target, 0), (long long)logits->shape[0],
                            attn_shape_text(got, logits->ndim, logits->shape));
     else
-        WITHOUT_GIL(status = attn_cross_entropy(&loss, logits, PyArray_DATA(target),
+        WORK(status = attn_cross_entropy(&loss, logits, PyArray_DATA(target),
                                                 (float)smoothing));
     Py_DECREF(target);
     return give(status, loss);
@@ -128,7 +128,7 @@ static PyObject *py_matmul(PyObject *module, PyObject *const *args, Py_ssize_t c
         return NULL;
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_matmul(&y, left, right));
+    WORK(status = attn_matmul(&y, left, right));
     return give(status, y);
 }
 
@@ -141,7 +141,7 @@ static PyObject *py_linear(PyObject *module, PyObject *const *args, Py_ssize_t c
         return NULL;
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_linear(&y, x, weight, bias));
+    WORK(status = attn_linear(&y, x, weight, bias));
     return give(status, y);
 }
 
@@ -155,7 +155,7 @@ static PyObject *py_dropout(PyObject *module, PyObject *const *args, Py_ssize_t 
         return NULL;
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_dropout(&y, x, (float)p, seed, counter));
+    WORK(status = attn_dropout(&y, x, (float)p, seed, counter));
     return give(status, y);
 }
 

@@ -30,7 +30,7 @@ static PyObject *py_unary(PyObject *module, PyObject *const *args, Py_ssize_t co
         return NULL;
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_unary(&y, x, (attn_unary_kind)kind));
+    WORK(status = attn_unary(&y, x, (attn_unary_kind)kind));
     return give(status, y);
 }
 
@@ -43,7 +43,7 @@ static PyObject *py_clamp(PyObject *module, PyObject *const *args, Py_ssize_t co
         return NULL;
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_clamp(&y, x, (float)low, (float)high));
+    WORK(status = attn_clamp(&y, x, (float)low, (float)high));
     return give(status, y);
 }
 
@@ -58,7 +58,7 @@ static PyObject *py_binary(PyObject *module, PyObject *const *args, Py_ssize_t c
         return NULL;
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_binary(&y, left, right, (attn_binary_kind)kind));
+    WORK(status = attn_binary(&y, left, right, (attn_binary_kind)kind));
     return give(status, y);
 }
 
@@ -87,7 +87,7 @@ static PyObject *py_reduce(PyObject *module, PyObject *const *args, Py_ssize_t c
     }
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_reduce(&y, x, (attn_reduction)kind, axes, keepdim, (int)correction));
+    WORK(status = attn_reduce(&y, x, (attn_reduction)kind, axes, keepdim, (int)correction));
     return give(status, y);
 }
 

@@ -95,7 +95,7 @@ static PyObject *py_sgd_step(PyObject *module, PyObject *const *args, Py_ssize_t
     bool *first = take_flags(&a, "first", all.count[0]);
     if (take_end(&a)) {
         attn_status status;
-        WITHOUT_GIL(status = attn_sgd_step(all.count[0], w, g, velocity, first, &options));
+        WORK(status = attn_sgd_step(all.count[0], w, g, velocity, first, &options));
         result = none_or_error(status);
     }
     PyMem_Free(first);
@@ -120,7 +120,7 @@ static PyObject *py_adamw_step(PyObject *module, PyObject *const *args, Py_ssize
     options.step = take_int(&a, "step");
     if (take_end(&a)) {
         attn_status status;
-        WITHOUT_GIL(status = attn_adamw_step(all.count[0], w, g, mean, square, &options));
+        WORK(status = attn_adamw_step(all.count[0], w, g, mean, square, &options));
         result = none_or_error(status);
     }
     drop_lists(&all);
@@ -136,7 +136,7 @@ static PyObject *py_global_norm(PyObject *module, PyObject *const *args, Py_ssiz
     if (take_end(&a)) {
         attn_status status;
         double norm = 0.0;
-        WITHOUT_GIL(status = attn_global_norm(&norm, all.count[0], x));
+        WORK(status = attn_global_norm(&norm, all.count[0], x));
         result = status == ATTN_OK ? PyFloat_FromDouble(norm) : report(status);
     }
     drop_lists(&all);
@@ -153,7 +153,7 @@ static PyObject *change_tensors(arguments *a, const char *name, change work)
     double value = take_double(a, name);
     if (take_end(a)) {
         attn_status status;
-        WITHOUT_GIL(status = work(all.count[0], x, value));
+        WORK(status = work(all.count[0], x, value));
         result = none_or_error(status);
     }
     drop_lists(&all);

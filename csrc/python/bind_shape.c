@@ -26,7 +26,7 @@ static PyObject *py_reshape(PyObject *module, PyObject *const *args, Py_ssize_t 
         shape[unknown] = known > 0 ? x->size / known : 0;
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_reshape(&y, x, ndim, shape));
+    WORK(status = attn_reshape(&y, x, ndim, shape));
     return give(status, y);
 }
 
@@ -55,7 +55,7 @@ static PyObject *py_permute(PyObject *module, PyObject *const *args, Py_ssize_t 
     }
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_permute(&y, x, order));
+    WORK(status = attn_permute(&y, x, order));
     return give(status, y);
 }
 
@@ -83,7 +83,7 @@ static PyObject *py_slice(PyObject *module, PyObject *const *args, Py_ssize_t co
     }
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_slice(&y, x, start, step, size));
+    WORK(status = attn_slice(&y, x, start, step, size));
     return give(status, y);
 }
 
@@ -104,7 +104,7 @@ static PyObject *py_pad(PyObject *module, PyObject *const *args, Py_ssize_t coun
                                                     "cut"));
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_pad(&y, x, before, after, (float)value));
+    WORK(status = attn_pad(&y, x, before, after, (float)value));
     return give(status, y);
 }
 
@@ -128,7 +128,7 @@ static PyObject *py_concatenate(PyObject *module, PyObject *const *args, Py_ssiz
     }
     attn_tensor *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_concatenate(&y, x, how_many, (int)axis));
+    WORK(status = attn_concatenate(&y, x, how_many, (int)axis));
     result = give(status, y);
 done:
     PyMem_Free(x);
@@ -146,7 +146,7 @@ static PyObject *py_to_layout(PyObject *module, PyObject *const *args, Py_ssize_
     attn_layout layout = strcmp(name, "blocked16") == 0 ? ATTN_BLOCKED16 : ATTN_PLAIN;
     attn_tensor *converted = NULL, *y = NULL;
     attn_status status;
-    WITHOUT_GIL(status = attn_tensor_as(&converted, x, layout));
+    WORK(status = attn_tensor_as(&converted, x, layout));
     if (status == ATTN_OK)
         status = attn_detach(&y, converted);
     attn_tensor_release(converted);

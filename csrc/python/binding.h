@@ -2,7 +2,7 @@
  *
  * A bound function reads its positional arguments one after the other with take_*; the first that
  * is wrong sets an exception and the rest do nothing; take_end says whether all went well. The work
- * runs without the GIL; `give` turns its status into a result or an exception:
+ * runs without the GIL, timed where a profile is on; `give` turns its status into a result or an exception:
  *
  *     static PyObject *py_relu(PyObject *module, PyObject *const *args, Py_ssize_t count)
  *     {
@@ -12,7 +12,7 @@
  *             return NULL;
  *         attn_tensor *y = NULL;
  *         attn_status status;
- *         WITHOUT_GIL(status = attn_unary(&y, x, ATTN_RELU));
+ *         WORK(status = attn_unary(&y, x, ATTN_RELU));
  *         return give(status, y);
  *     }
  */
@@ -29,6 +29,7 @@
 #endif
 #include <numpy/arrayobject.h>
 
+#include "../base/profile.h"
 #include "../tensor/tape.h"
 #include "../tensor/tensor.h"
 
@@ -54,11 +55,12 @@ typedef struct {
     PyObject *const *items;
     Py_ssize_t count, at;
     bool failed;
+    const attn_tensor *first[ATTN_PROFILE_SHAPES]; /* tensors, for a profile; NULL: none */
 } arguments;
 
 #define ARGUMENTS(name)                        \
     (void)module;                              \
-    arguments a = {name, args, count, 0, false}
+    arguments a = {name, args, count, 0, false, {NULL}}
 
 #define WITHOUT_GIL(statement)                 \
     do {                                       \
@@ -66,6 +68,19 @@ typedef struct {
         statement;                             \
         Py_END_ALLOW_THREADS                   \
     } while (0)
+
+#define WORK(statement)                        \
+    do {                                       \
+        Py_BEGIN_ALLOW_THREADS                 \
+        int64_t begin_ = attn_profile_now();   \
+        statement;                             \
+        if (begin_)                            \
+            profile_call(&a, begin_);          \
+        Py_END_ALLOW_THREADS                   \
+    } while (0)
+
+/* Adds the call that began then to the profile. */
+void profile_call(const arguments *a, int64_t begin);
 
 PyObject *take_object(arguments *a, const char *name); /* borrowed */
 attn_tensor *take_tensor(arguments *a, const char *name);          /* borrowed */
@@ -98,6 +113,7 @@ extern PyMethodDef bind_data_functions[];
 extern PyMethodDef bind_optim_functions[];
 extern PyMethodDef bind_attention_functions[];
 extern PyMethodDef bind_system_functions[];
+extern PyMethodDef bind_measure_functions[];
 attn_status bind_tensor_type(PyObject *module);
 
 #define FAST(name, function) {name, (PyCFunction)(void (*)(void))function, METH_FASTCALL, NULL}

@@ -26,6 +26,7 @@ static PyMethodDef *const tables[] = {
     bind_optim_functions,
     bind_attention_functions,
     bind_system_functions,
+    bind_measure_functions,
 };
 
 static int execute(PyObject *module)

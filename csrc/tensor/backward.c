@@ -1,4 +1,5 @@
 /* The backward walk: nodes in the reverse order of their creation, gradients gathered on the way. */
+#include "../base/profile.h"
 #include "../base/threads.h"
 #include "../ops/ops.h"
 #include "tape.h"
@@ -156,6 +157,20 @@ static attn_status leaf_push(leaf_list *leaves, attn_variable *leaf)
     return ATTN_OK;
 }
 
+static attn_status differentiate(attn_node *node, attn_tensor *const *dy, attn_tensor **dx)
+{
+    attn_profile_event event = {.name = node->operation->name, .backward = true,
+                                .begin = attn_profile_now()};
+    attn_status status = node->operation->backward(node, dy, dx);
+    if (event.begin) {
+        for (int i = 0; i < node->output_count; i++)
+            if (dy[i])
+                attn_profile_shape(&event, dy[i]->ndim, dy[i]->shape);
+        attn_profile_add(&event);
+    }
+    return status;
+}
+
 static attn_status visit(node_heap *heap, leaf_list *leaves, attn_node *node, bool retain_graph)
 {
     enum { FEW = 64 };
@@ -180,7 +195,7 @@ static attn_status visit(node_heap *heap, leaf_list *leaves, attn_node *node, bo
         }
     }
     ATTN_GOTO(check_saved(node));
-    ATTN_GOTO(node->operation->backward(node, dy, dx));
+    ATTN_GOTO(differentiate(node, dy, dx));
     if (!retain_graph)
         attn_node_free_saved(node);
     for (int i = 0; i < inputs; i++) {
