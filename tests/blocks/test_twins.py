@@ -79,7 +79,7 @@ def test_backward_along_random_directions(name, options, training):
 )
 def test_twin_agrees_with_torch(name, channels, training):
     torch = pytest.importorskip("torch")
-    from reference import torch_blocks
+    from attnnet.bench.peers import torch_blocks
 
     rng = np.random.default_rng(channels)
     size = 9

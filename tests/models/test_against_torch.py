@@ -16,11 +16,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from reference import networks, torch_models  # noqa: E402
+from reference import networks  # noqa: E402
 from reference.compare import EPS32, relative_l2  # noqa: E402
 
 import attnnet  # noqa: E402
 from attnnet import _core  # noqa: E402
+from attnnet.bench.peers import torch_networks  # noqa: E402
 
 MULTIPLES = {"im2col": 8, None: 40}  # convolution algorithm (None: as chosen) -> of the gap
 STEPS = 10
@@ -194,9 +195,9 @@ def every_network():
 def test_keys_and_shapes(arch, block):
     """The same state dict as the study's networks have, in the same order."""
     with torch.device("meta"):
-        theirs = torch_models.create(arch, block, num_classes=7)
+        theirs = torch_networks.create(arch, block, num_classes=7)
     model = attnnet.create_model(arch, block, num_classes=7)
     ours = {k: v.shape for k, v in model.state_dict().items()}
     expected = {k: tuple(v.shape) for k, v in theirs.state_dict().items()}
     assert ours == expected
-    assert sum(p.numel() for p in model.parameters()) == torch_models.parameter_count(theirs)
+    assert sum(p.numel() for p in model.parameters()) == torch_networks.parameter_count(theirs)

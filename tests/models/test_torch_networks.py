@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from reference import torch_models  # noqa: E402
+from attnnet.bench.peers import torch_networks  # noqa: E402
 
 COUNTS = {
     ("resnet18", None, 100): 11_220_132,
@@ -27,16 +27,16 @@ COUNTS = {
 @pytest.mark.parametrize(("arch", "block", "classes"), COUNTS)
 def test_parameter_counts_of_the_study(arch, block, classes):
     with torch.device("meta"):
-        model = torch_models.create(arch, block, num_classes=classes)
-    assert torch_models.parameter_count(model) == COUNTS[arch, block, classes]
+        model = torch_networks.create(arch, block, num_classes=classes)
+    assert torch_networks.parameter_count(model) == COUNTS[arch, block, classes]
 
 
 def test_keys():
     with torch.device("meta"):
-        keys = torch_models.create("resnet50", "SE_SA_2").state_dict()
+        keys = torch_networks.create("resnet50", "SE_SA_2").state_dict()
         assert "layer2.0.image_module.1.spatial.bn.num_batches_tracked" in keys
         assert "layer1.0.shortcut.0.weight" in keys and "layer4.2.conv3.weight" in keys
-        keys = torch_models.create("vgg11", "CBAM_1+SE_2").state_dict()
+        keys = torch_networks.create("vgg11", "CBAM_1+SE_2").state_dict()
     assert keys["features.3.ChannelGate.mlp.1.weight"].shape == (4, 64)
     assert keys["features.5.weight"].shape == (128, 64, 3, 3)  # after block and pool
     assert keys["features.8.fc.0.weight"].shape == (16, 128)
@@ -44,5 +44,5 @@ def test_keys():
 
 
 def test_placements():
-    assert torch_models.stages_of(None) == {}
-    assert torch_models.stages_of("SE_SA_13+NEW_4") == {1: "SE_SA", 3: "SE_SA", 4: "NEW"}
+    assert torch_networks.stages_of(None) == {}
+    assert torch_networks.stages_of("SE_SA_13+NEW_4") == {1: "SE_SA", 3: "SE_SA", 4: "NEW"}

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 import attnnet
+from attnnet.bench.peers import torch_networks
 
-from . import torch_models
 from .compare import EPS32, relative_l2
 
 
@@ -79,7 +79,7 @@ def make_case(arch, block, batch, size, seed=0, smooth=True, lr=1e-3, narrow=1, 
     options = {"image_size": size, "num_classes": 10, **options}
     if arch.startswith("vgg"):
         options["dropout"] = 0.0
-    model = torch_models.create(arch, block, narrow=narrow, **options)
+    model = torch_networks.create(arch, block, narrow=narrow, **options)
     state = {k: v.numpy() for k, v in model.state_dict().items()}
     if smooth:
         state = {
@@ -91,7 +91,7 @@ def make_case(arch, block, batch, size, seed=0, smooth=True, lr=1e-3, narrow=1, 
 
 def torch_model(c: Case, dtype, state=None):
     with torch.device("meta"):  # no initialisation for nothing
-        model = torch_models.create(c.arch, c.block, narrow=c.narrow, **c.options)
+        model = torch_networks.create(c.arch, c.block, narrow=c.narrow, **c.options)
     tensors = {k: torch.tensor(v) for k, v in (state or c.state).items()}
     floats = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
     model.load_state_dict(floats, assign=True)

@@ -1,6 +1,6 @@
-"""The attention blocks as PyTorch modules: an oracle, with the keys of the study's checkpoints.
+"""The attention blocks as PyTorch modules, with the keys of the study's checkpoints.
 
-Needs PyTorch; import only behind ``pytest.importorskip("torch")``.
+Needs PyTorch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The study's networks in PyTorch: the oracle for whole networks.
+"""The networks in PyTorch: what speed is compared with, and the tests' oracle for numbers.
 
-Needs PyTorch; import only behind ``pytest.importorskip("torch")``. State keys are attnnet's own:
+Needs PyTorch. State keys are attnnet's own:
 ``layer1.0.image_module.*`` holds a ResNet's attention, and ``features.N`` of a VGG counts
 convolution, batch norm, ReLU, block and pool each as one.
 """

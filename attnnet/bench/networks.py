@@ -1,0 +1,119 @@
+"""Training steps and inference of whole networks, beside other systems."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+
+from .engine import Attnnet, Engine, Job, Runner
+from .record import Record
+from .timing import interleaved
+
+TRAINING = (
+    Job("resnet18", None, 128),
+    Job("resnet18", "NEW_12", 128),
+    Job("resnet18", "CBAM_12", 128),
+    Job("resnet18", "SE_12", 128),
+    Job("resnet18", "SEC_SA_12", 128),
+    Job("resnet18", "AA_1", 128),
+    Job("vgg19", None, 128, 10),
+    Job("vgg19", "NEW_1", 128, 10),
+    Job("resnet50", None, 64),
+)
+INFERENCE = (
+    Job("resnet18", None, 128),
+    Job("vgg19", None, 128, 10),
+    Job("resnet18", None, 1),
+    Job("vgg19", None, 1, 10),
+)
+# The largest difference of logits from ours that counts as the same network, as a share of the
+# largest logit.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+# PyTorch's attention holds whole maps: 22 GiB at batch 128. There it is timed on a smaller batch,
+# and images a second are what is compared.
+LARGEST_BATCH = {"AA": 16}
+
+
+def training(
+    engines: Sequence[Engine], rounds: int, jobs: Sequence[Job] = TRAINING
+) -> Iterator[Record]:
+    """Images a second of training steps."""
+    for job in jobs:
+        case = f"{job.network}, batch {job.batch}"
+        yield from _compare("training", case, job, engines, rounds)
+
+
+def inference(
+    engines: Sequence[Engine], rounds: int, jobs: Sequence[Job] = INFERENCE
+) -> Iterator[Record]:
+    """Images a second at batch 128, milliseconds at batch 1."""
+    for job in jobs:
+        case = f"{job.network}, batch {job.batch}"
+        yield from _compare("inference", case, job, engines, rounds)
+
+
+def smaller(job: Job) -> Job:
+    """The job as systems take it that hold whole attention maps."""
+    for block, batch in LARGEST_BATCH.items():
+        if job.block is not None and f"{block}_" in f"{job.block}_" and job.batch > batch:
+            return Job(job.arch, job.block, batch, job.classes)
+    return job
+
+
+def _compare(
+    section: Literal["training", "inference"],
+    case: str,
+    job: Job,
+    engines: Sequence[Engine],
+    rounds: int,
+) -> Iterator[Record]:
+    runners: dict[str, Runner] = {}
+    batches: dict[str, int] = {}
+    notes: dict[str, str] = {}
+    for engine in engines:
+        taken = job if isinstance(engine, Attnnet) else smaller(job)
+        try:
+            runner = engine.train(taken) if section == "training" else engine.infer(taken)
+            notes[engine.name] = _difference(runner, taken, engine.precision)
+        except Exception as error:  # another system's failure must not end the benchmark
+            if isinstance(engine, Attnnet):
+                raise
+            notes[engine.name] = f"failed: {type(error).__name__}: {error}"
+        if notes[engine.name]:
+            continue
+        runners[engine.name], batches[engine.name] = runner, taken.batch
+        if taken.batch != job.batch:
+            notes[engine.name] = f"at batch {taken.batch}"
+    times = interleaved({name: runner.step for name, runner in runners.items()}, rounds)
+    for engine in engines:
+        time = times.get(engine.name)
+        value = None
+        if time is not None:
+            value = 1e3 * time.median if job.batch == 1 else batches[engine.name] / time.median
+        yield Record(
+            section,
+            case,
+            engine.name,
+            value,
+            "ms" if job.batch == 1 else "images/s",
+            higher=job.batch != 1,
+            precision=engine.precision,
+            spread=time.spread if time else None,
+            note=notes[engine.name],
+        )
+    del runners
+    gc.collect()
+
+
+def _difference(runner: Runner, job: Job, precision: str) -> str:
+    """What is wrong with the engine's logits; "" where they are ours."""
+    ours, theirs = Attnnet().infer(job).logits(), runner.logits()
+    if theirs.shape != ours.shape:
+        return f"not timed: logits of shape {theirs.shape}, expected {ours.shape}"
+    gap = float(np.abs(theirs - ours).max() / np.abs(ours).max())
+    if not gap <= TOLERANCE[precision]:
+        return f"not timed: its logits are off by {100 * gap:.2g} % of the largest"
+    return ""

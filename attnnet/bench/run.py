@@ -1,0 +1,131 @@
+"""Runs the sections that are asked for and keeps what they find."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from .. import get_num_threads
+from ..errors import unknown_name
+from . import footprint, networks, operations
+from .engine import Attnnet, Engine
+from .machine import PEERS, describe
+from .record import Record, comparison
+from .scaling import scaling
+
+SECTIONS = ("operations", "blocks", "training", "inference", "scaling", "memory", "import", "size")
+_MODULES = {"torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino", "mnn": "MNN"}
+
+
+def run(
+    sections: Sequence[str] = SECTIONS,
+    vs: Sequence[str] = (),
+    *,
+    batch: int = 128,
+    rounds: int = 5,
+    output: str | os.PathLike[str] | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Record]:
+    """Runs benchmarks.
+
+    Args:
+        sections: some of ``SECTIONS`` (default: all).
+        vs: systems to compare with: "torch", "onnxruntime", "openvino", "mnn" (default: none).
+        batch: of the sections operations and blocks (default 128).
+        rounds: how often each piece is timed, in turn with the others (default 5).
+        output: folder for bench.json and, where matplotlib is installed, bench.png (default: no
+            files).
+        say: gets each line of the report (default: print).
+
+    Returns:
+        The figures.
+
+    Raises:
+        ValueError: an unknown section or system.
+        ModuleNotFoundError: a system that is not installed.
+    """
+    for section in sections:
+        if section not in SECTIONS:
+            raise unknown_name("section", section, SECTIONS)
+    engines = _engines(vs, get_num_threads())
+    header = describe()
+    for name, value in header.items():
+        say(f"{name:28} {value}")
+    records: list[Record] = []
+    for section in sections:
+        found = []
+        for record in _section(section, engines, vs, batch, rounds):
+            found.append(record)
+            say(f"  {record.section}: {record.case}, {record.engine}: done")
+        say("\n" + comparison(found) + "\n")
+        records += found
+        if output is not None:  # after each section: an interrupt loses little
+            _save(Path(output), header, records)
+    return records
+
+
+def find_engine(name: str, threads: int) -> Engine:
+    """The engine of that name, for example "torch compile".
+
+    Raises:
+        ValueError: there is none.
+    """
+    system = name.split()[0]
+    engines = {e.name: e for e in _engines(() if system == "attnnet" else (system,), threads)}
+    if name not in engines:
+        raise unknown_name("engine", name, engines)
+    return engines[name]
+
+
+def _engines(vs: Sequence[str], threads: int) -> list[Engine]:
+    engines: list[Engine] = [Attnnet()]
+    for name in vs:
+        if name not in PEERS:
+            raise unknown_name("system", name, PEERS)
+        if importlib.util.find_spec(_MODULES[name]) is None:
+            raise ModuleNotFoundError(f"{name} is not installed: pip install {name}")
+        if name == "torch":
+            from .peers import torch_engine
+
+            torch_engine.set_threads(threads)
+            engines += torch_engine.engines()
+        else:
+            from .peers import onnx_engines
+
+            engines += onnx_engines.engines(name, threads)
+    return engines
+
+
+def _section(
+    name: str, engines: Sequence[Engine], vs: Sequence[str], batch: int, rounds: int
+) -> Iterator[Record]:
+    threads = get_num_threads()
+    packages = [p for p in ("attnnet", *vs) if p in footprint.INSTALLED]
+    if name == "operations":
+        return operations.operations(batch, rounds)
+    if name == "blocks":
+        return operations.blocks(batch, rounds)
+    if name == "training":
+        return networks.training([e for e in engines if e.trains], rounds)
+    if name == "inference":
+        return networks.inference(engines, rounds)
+    if name == "scaling":
+        return scaling(rounds)
+    if name == "memory":
+        return footprint.memory([e.name for e in engines if e.trains], threads)
+    if name == "import":
+        return footprint.import_time(packages)
+    return footprint.installed_size(packages)
+
+
+def _save(folder: Path, header: dict, records: Sequence[Record]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {"machine": header, "records": [record.to_dict() for record in records]}
+    (folder / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
+    if importlib.util.find_spec("matplotlib") is not None:
+        from .plot import plot
+
+        plot(records, folder / "bench.png")

@@ -1,0 +1,58 @@
+"""How the cost grows: with the batch, with the depth, and what more threads save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .. import get_num_threads, set_num_threads
+from .engine import Attnnet, Job
+from .record import Record
+from .timing import interleaved
+
+BATCHES = (8, 16, 32, 64, 128, 256, 512)
+DEPTHS = (18, 34, 50, 101, 152)
+THREADS_BATCH = 128
+
+
+def scaling(rounds: int) -> Iterator[Record]:
+    """Training steps: milliseconds an image over batch sizes of ResNet18 and over depths, and the
+    speed of 1, 2, 4 ... threads over that of one."""
+    for batch in BATCHES:
+        seconds = _step(Job("resnet18", None, batch), rounds)
+        yield _record(f"resnet18, batch {batch}", 1e3 * seconds / batch, "ms an image")
+    for depth in DEPTHS:
+        job = Job(f"resnet{depth}", None, 32)
+        work = 3 * job.model().summary((3, 32, 32)).total_multiply_adds * 2
+        seconds = _step(job, rounds) / job.batch
+        note = f"{work / seconds / 1e9:.0f} direct-equivalent GFLOP/s"
+        yield _record(f"resnet{depth}, batch 32", 1e3 * seconds, "ms an image", note)
+    yield from _threads(rounds)
+
+
+def _threads(rounds: int) -> Iterator[Record]:
+    most, counts = get_num_threads(), [1]
+    while counts[-1] * 2 <= most:
+        counts.append(counts[-1] * 2)
+    runner = Attnnet().train(Job("resnet18", None, THREADS_BATCH))
+
+    def with_threads(count: int) -> None:
+        set_num_threads(count)
+        runner.step()
+
+    try:
+        work = {str(count): lambda count=count: with_threads(count) for count in counts}
+        times = interleaved(work, rounds)
+    finally:
+        set_num_threads(most)
+    for count, timing in times.items():
+        speed = times["1"].median / timing.median
+        case = f"resnet18, batch {THREADS_BATCH}, threads {count}"
+        yield Record("scaling", case, "attnnet", speed, "x one")
+
+
+def _step(job: Job, rounds: int) -> float:
+    return interleaved({"step": Attnnet().train(job).step}, rounds)["step"].median
+
+
+def _record(case: str, value: float, unit: str, note: str = "") -> Record:
+    return Record("scaling", case, "attnnet", value, unit, higher=False, note=note)

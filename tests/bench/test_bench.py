@@ -1,0 +1,165 @@
+"""The benchmark: how it times, what it compares, what it refuses to time, and its report."""
+
+import json
+
+import numpy as np
+import pytest
+
+from attnnet import bench
+from attnnet.bench import networks, operations, scaling
+from attnnet.bench.engine import Attnnet, Engine, Job, Runner
+from attnnet.bench.record import Record, comparison, ratio
+from attnnet.bench.timing import Timing, interleaved
+from attnnet.cli import main
+
+
+def test_work_is_timed_in_turn():
+    order = []
+    work = {name: lambda name=name: order.append(name) for name in "ab"}
+    times = interleaved(work, rounds=3, least=0)
+    assert order == [*"aabb", *"ababab"]
+    assert set(times) == {"a", "b"} and len(times["a"].rounds) == 3
+
+
+def test_quick_work_is_repeated_within_a_round():
+    calls = []
+    interleaved({"quick": lambda: calls.append(1)}, rounds=1, least=0.01)
+    assert len(calls) > 100
+
+
+def test_median_and_spread():
+    timing = Timing((1.0, 2.0, 2.0, 3.0, 100.0))
+    assert timing.median == 2 and timing.spread == pytest.approx(0.25)
+
+
+def record(engine, value, precision="float32", **other):
+    return Record("training", "resnet18", engine, value, "images/s", precision=precision, **other)
+
+
+def test_ratio_is_above_one_for_a_win():
+    assert ratio(record("attnnet", 300), record("torch", 100)) == 3
+    slow, fast = record("attnnet", 6, higher=False), record("torch", 3, higher=False)
+    assert ratio(slow, fast) == 0.5
+    assert ratio(record("attnnet", 300), record("torch", None)) is None
+
+
+def test_table_compares_with_the_best_of_each_precision():
+    table = comparison(
+        [
+            record("attnnet", 300),
+            record("torch", 100),
+            record("torch compile", 150),
+            record("torch bf16", 400, "bfloat16"),
+            record("mnn", None, note="failed: it does not train"),
+        ]
+    )
+    cells = [cell.strip() for cell in table.splitlines()[2].split("|")[1:-1]]
+    assert cells == ["resnet18", "images/s", "300", "100", "150", "400", "-", "2.00", "0.75"]
+    assert "resnet18, mnn: failed: it does not train" in table
+
+
+def test_convolutions_of_a_network_at_their_shapes():
+    found = operations.convolutions("resnet18", 128)
+    names = [c.name for c in found]
+    assert names[:3] == [
+        "conv 3x3 3->64 at 32x32",
+        "conv 3x3 64->64 at 32x32",
+        "conv 3x3 64->128 at 32x32, stride 2",
+    ]
+    assert len(names) == len(set(names)) == 11 and "conv 1x1 256->512 at 8x8, stride 2" in names
+    assert found[2].flops == 2 * 128 * 16 * 16 * 128 * 64 * 9
+    assert operations._error(found[1]) < 1e-5
+
+
+class Wrong(Engine):
+    """An engine that computes something else."""
+
+    name = "wrong"
+
+    def infer(self, job):
+        class Zeros(Runner):
+            def logits(self):
+                return np.zeros((job.batch, job.classes), np.float32)
+
+            step = logits
+
+        return Zeros()
+
+    def train(self, job):
+        raise RuntimeError("cannot")
+
+
+SMALL = Job("vgg11", "SE_1", 2, 10)
+
+
+def test_what_computes_something_else_is_not_timed():
+    ours, wrong = networks.inference([Attnnet(), Wrong()], 1, [SMALL])
+    assert ours.value > 0 and ours.unit == "images/s"
+    assert wrong.value is None and "its logits are off by 1e+02 %" in wrong.note
+
+
+def test_what_fails_is_named_and_ends_nothing():
+    ours, wrong = networks.training([Attnnet(), Wrong()], 1, [SMALL])
+    assert ours.value > 0
+    assert wrong.value is None and wrong.note == "failed: RuntimeError: cannot"
+
+
+def test_batch_one_is_a_latency():
+    (found,) = networks.inference([Attnnet()], 1, [Job("vgg11", None, 1, 10)])
+    assert found.unit == "ms" and not found.higher
+
+
+def test_only_whole_attention_maps_need_a_smaller_batch():
+    assert networks.smaller(Job("resnet18", "AA_1", 128)).batch == 16
+    assert networks.smaller(Job("resnet18", "CBAM_12", 128)).batch == 128
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_torch_runs_the_same_network(bfloat16):
+    pytest.importorskip("torch")
+    from attnnet.bench.peers.torch_engine import TorchEngine
+
+    engine = TorchEngine("torch", channels_last=True, bfloat16=bfloat16)
+    job = Job("resnet18", "NEW_12", 4, 10)
+    for found in (
+        *networks.inference([Attnnet(), engine], 1, [job]),
+        *networks.training([Attnnet(), engine], 1, [job]),
+    ):
+        assert found.value > 0, found
+
+
+def test_more_threads_are_compared_with_one(monkeypatch):
+    monkeypatch.setattr(scaling, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(scaling, "BATCHES", (1, 2))
+    monkeypatch.setattr(scaling, "DEPTHS", ())
+    monkeypatch.setattr(scaling, "THREADS_BATCH", 2)
+    found = {record.case: record.value for record in scaling.scaling(1)}
+    assert list(found) == [
+        "resnet18, batch 1",
+        "resnet18, batch 2",
+        "resnet18, batch 2, threads 1",
+        "resnet18, batch 2, threads 2",
+    ]
+    assert found["resnet18, batch 2, threads 1"] == 1
+
+
+def test_command_writes_its_figures(tmp_path, capsys):
+    assert main(["bench", "import", "size", "--output", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert {r["section"] for r in found["records"]} == {"import", "size"}
+    assert found["machine"]["threads"] >= 1
+    assert "import attnnet" in capsys.readouterr().out
+
+
+def test_unknown_sections_and_systems_are_refused(capsys):
+    assert main(["bench", "trainings"]) == 2
+    assert "training" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="torch"):
+        bench.run(["size"], ["troch"])
+
+
+def test_profile_of_a_step(tmp_path, capsys):
+    words = ["bench", "--profile", "vgg11:SE_1", "--batch", "2", "--output", str(tmp_path)]
+    assert main(words) == 0
+    assert "conv2d, backward" in capsys.readouterr().out
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
