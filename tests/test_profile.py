@@ -33,6 +33,18 @@ def test_operations_and_their_gradients_are_noted_with_shapes():
     assert profile.lost == 0
 
 
+def test_an_optimiser_that_clips_is_noted():
+    w = attnnet.tensor(np.ones(4, np.float32), requires_grad=True)
+    w.grad = attnnet.tensor(np.ones(4, np.float32))
+    optimizer = attnnet.optim.SGD([w], lr=0.1)
+    with attnnet.Profile() as profile:
+        attnnet.optim.clip_grad_norm_([w], 1.0)
+        attnnet.optim.clip_grad_value_([w], 0.1)
+        optimizer.step()
+    names = [event.name for event in profile.events]
+    assert names == ["global_norm", "scale_", "clip_value_", "sgd_step"]
+
+
 def test_nothing_is_noted_outside_the_block():
     step()
     with attnnet.Profile() as profile:

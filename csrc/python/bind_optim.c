@@ -145,13 +145,13 @@ static PyObject *py_global_norm(PyObject *module, PyObject *const *args, Py_ssiz
 
 typedef attn_status (*change)(int64_t count, attn_tensor *const *x, double value);
 
-static PyObject *change_tensors(arguments *a, const char *name, change work)
+static PyObject *change_tensors(arguments a, const char *name, change work)
 {
     tensor_lists all = {0};
     PyObject *result = NULL;
-    attn_tensor **x = take_list(a, &all, "tensors");
-    double value = take_double(a, name);
-    if (take_end(a)) {
+    attn_tensor **x = take_list(&a, &all, "tensors");
+    double value = take_double(&a, name);
+    if (take_end(&a)) {
         attn_status status;
         WORK(status = work(all.count[0], x, value));
         result = none_or_error(status);
@@ -163,13 +163,13 @@ static PyObject *change_tensors(arguments *a, const char *name, change work)
 static PyObject *py_scale_(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     ARGUMENTS("scale_");
-    return change_tensors(&a, "factor", attn_scale_all);
+    return change_tensors(a, "factor", attn_scale_all);
 }
 
 static PyObject *py_clip_value_(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     ARGUMENTS("clip_value_");
-    return change_tensors(&a, "limit", attn_clip_all);
+    return change_tensors(a, "limit", attn_clip_all);
 }
 
 PyMethodDef bind_optim_functions[] = {
