@@ -1,9 +1,9 @@
 """Finds OpenBLAS and starts it with the core type that suits this CPU.
 
 OpenBLAS comes from the package ``scipy-openblas32``. ``ATTNNET_OPENBLAS`` names another library
-file, for example the system's. Its release 0.3.34 does not know CPUs of family 26 and falls back to
-its Haswell kernels there, half as fast as its AVX-512 ones; ``OPENBLAS_CORETYPE`` is set for the
-moment in which it loads, unless the user has set it, and put back as it was.
+file, for example the system's. On some CPUs its own choice of kernels is a slow or a wrong one
+(csrc/base/cpu.h says which): there ``OPENBLAS_CORETYPE`` is set for the moment in which it loads,
+unless the user has set it, and put back as it was. A library whose products are wrong is refused.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ def load() -> None:
     """Loads OpenBLAS, single-threaded, into the core; the environment is left as it was.
 
     Raises:
-        ImportError: where there is no library, or it has no ``cblas_sgemm``.
+        ImportError: where there is no library, or none with a ``cblas_sgemm`` that works.
     """
     wanted = {"OPENBLAS_NUM_THREADS": "1"}
-    if "avx512" in _core.config()["isa_available"]:
-        wanted["OPENBLAS_CORETYPE"] = os.environ.get("OPENBLAS_CORETYPE", "SkylakeX")
+    core = os.environ.get("OPENBLAS_CORETYPE") or _core.config()["blas_core_wanted"]
+    if core is not None:
+        wanted["OPENBLAS_CORETYPE"] = core
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -27,6 +27,30 @@ static void *find(void *library, const char *name)
     return NULL;
 }
 
+/* Whether small products come out right, to the bit, in each combination of transpositions. */
+static bool multiplies_right(void)
+{
+    enum { M = 33, N = 47, K = 29, LD = 50 };
+    float a[LD * LD], b[LD * LD], c[M * N] = {0};
+    for (int i = 0; i < LD * LD; i++) {
+        a[i] = (float)(i * 7 % 11 - 5);
+        b[i] = (float)(i * 5 % 13 - 6);
+    }
+    for (int both = 0; both < 4; both++) {
+        const bool ta = both & 1, tb = both & 2;
+        attn_sgemm(ta, tb, M, N, K, 1.0f, a, LD, b, LD, 0.0f, c, N);
+        for (int i = 0; i < M * N; i++) {
+            float sum = 0.0f;
+            for (int k = 0; k < K; k++)
+                sum += a[ta ? k * LD + i / N : i / N * LD + k] *
+                       b[tb ? i % N * LD + k : k * LD + i % N];
+            if (!(sum == c[i]))
+                return false;
+        }
+    }
+    return true;
+}
+
 attn_status attn_blas_load(const char *path)
 {
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -43,6 +67,13 @@ attn_status attn_blas_load(const char *path)
     threads_function set_threads = (threads_function)find(library, "openblas_set_num_threads");
     if (set_threads)
         set_threads(1);
+    if (!multiplies_right()) {
+        sgemm = NULL;
+        return attn_fail(ATTN_BAD_STATE,
+                         "%s multiplies wrongly with its core type %s: set OPENBLAS_CORETYPE to "
+                         "another one, or ATTNNET_OPENBLAS to another library", path,
+                         attn_blas_core());
+    }
     return ATTN_OK;
 }
 

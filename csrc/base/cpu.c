@@ -41,6 +41,21 @@ static bool cpu_has(attn_isa isa)
 static bool cpu_has(attn_isa isa) { return isa == ATTN_ISA_BASELINE; }
 #endif
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+
+const char *attn_cpu_blas_core(void)
+{
+    const unsigned long sme = 1ul << 23; /* HWCAP2_SME */
+    return getauxval(AT_HWCAP2) & sme ? "ARMV8" : NULL;
+}
+#else
+const char *attn_cpu_blas_core(void)
+{
+    return attn_isa_detect() == ATTN_ISA_AVX512 ? "SkylakeX" : NULL;
+}
+#endif
+
 attn_isa attn_isa_detect(void)
 {
     for (int isa = ATTN_ISA_COUNT - 1; isa > 0; isa--)

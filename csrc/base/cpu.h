@@ -17,4 +17,9 @@ attn_isa attn_isa_current(void);
 /* Chooses: `wanted` is a name or NULL for the best. Fails on unknown or unavailable names. */
 attn_status attn_isa_select(const char *wanted);
 
+/* The core type to ask OpenBLAS for where its own choice is a bad one; NULL: it chooses.
+ * Release 0.3.34 takes Haswell kernels on x86 CPUs of family 26, half as fast as its AVX-512 ones,
+ * and multiplies wrongly with its SME kernels on aarch64. */
+const char *attn_cpu_blas_core(void);
+
 #endif

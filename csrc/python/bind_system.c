@@ -111,10 +111,10 @@ static PyObject *py_config(PyObject *module, PyObject *const *args, Py_ssize_t c
     }
     if (!sets)
         return NULL;
-    return Py_BuildValue("{s:s,s:N,s:i,s:s,s:s,s:s}", "isa", attn_isa_name(attn_isa_current()),
+    return Py_BuildValue("{s:s,s:N,s:i,s:s,s:s,s:z,s:s}", "isa", attn_isa_name(attn_isa_current()),
                          "isa_available", sets, "threads", attn_num_threads(), "blas",
-                         attn_blas_config(), "blas_core", attn_blas_core(), "compiler",
-                         __VERSION__);
+                         attn_blas_config(), "blas_core", attn_blas_core(), "blas_core_wanted",
+                         attn_cpu_blas_core(), "compiler", __VERSION__);
 }
 
 /* A new float32 array of a shape, filled by one of the two generators. */

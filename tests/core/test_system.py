@@ -1,6 +1,7 @@
 """Instruction sets, threads, fork, OpenBLAS, import: in fresh processes where they are chosen."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -60,6 +61,17 @@ def test_environment_is_left_as_it_was():
 def test_missing_openblas_is_explained():
     done = run("import attnnet", ATTNNET_OPENBLAS="/nowhere/libopenblas.so")
     assert done.returncode != 0 and "OpenBLAS could not be loaded" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_openblas_that_multiplies_wrongly_is_refused(tmp_path):
+    source = tmp_path / "wrong.c"
+    source.write_text("void cblas_sgemm() {} const char *openblas_get_corename() { return \"X\"; }")
+    library = tmp_path / "wrong.so"
+    subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
+    done = run("import attnnet", ATTNNET_OPENBLAS=str(library))
+    assert done.returncode != 0
+    assert "wrong.so multiplies wrongly with its core type X" in done.stderr
 
 
 def test_import_loads_no_extra():
