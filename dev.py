@@ -3,7 +3,7 @@
 
     python3 dev.py demo            installs into .venv, trains on `shapes`, shows the result
     python3 dev.py test [ARGS...]  installs into .venv-test and runs the tests (pytest's ARGS)
-    python3 dev.py test --torch    the same with PyTorch, the third oracle of the tests
+    python3 dev.py test --torch    the same with PyTorch, the third oracle, and ONNX Runtime
 
 Needs Python 3.10 or newer and a C compiler; nothing else on the machine is touched.
 """
@@ -17,7 +17,8 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-TORCH = "torch==2.13.0"  # the tests compare against this release
+# The tests compare against these releases.
+ORACLES = ["torch==2.13.0", "onnx==1.23.2", "onnxruntime==1.32.0"]
 
 
 def environment(name: str, *packages: str) -> Path:
@@ -41,7 +42,7 @@ def demo(arguments: list[str]) -> int:
 
 def test(arguments: list[str]) -> int:
     """Runs the tests against the installed package, not the source tree."""
-    extra = [TORCH] if "--torch" in arguments else []
+    extra = ORACLES if "--torch" in arguments else []
     programs = environment(".venv-test", ".[dev]", *extra)
     rest = [argument for argument in arguments if argument != "--torch"]
     return subprocess.run([programs / "pytest", *rest], cwd=ROOT).returncode

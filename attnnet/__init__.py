@@ -26,9 +26,9 @@ from .config import (  # noqa: E402
     show_config,
 )
 from .random import get_rng_state, manual_seed, set_rng_state  # noqa: E402
-from .tensor import Tensor, tensor  # noqa: E402
+from .tensor import Tensor, from_dlpack, tensor  # noqa: E402
 
-_MODULES = ("bench", "cli", "data", "errors", "models", "nn", "optim", "training")
+_MODULES = ("bench", "cli", "data", "errors", "interop", "models", "nn", "optim", "training")
 _NAMES = {
     "nn": ("Module", "Parameter", "list_blocks", "register_block"),
     "models": (
@@ -37,14 +37,16 @@ _NAMES = {
         "vgg11", "vgg13", "vgg16", "vgg19",
     ),
     "profile": ("Profile",),
-    "training": ("History", "Recipe", "Trainer", "evaluate", "load"),
+    "training": ("History", "Recipe", "Trainer", "evaluate"),
+    "interop": ("export_onnx", "load"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
-    "Tensor", "empty_cache", "enable_grad", "functional", "get_num_threads", "get_rng_state",
-    "is_grad_enabled", "manual_seed", "memory_stats", "no_grad", "random", "set_memory_limit",
-    "set_num_threads", "set_rng_state", "show_config", "tensor", *_MODULES, *_HOME,
+    "Tensor", "empty_cache", "enable_grad", "from_dlpack", "functional", "get_num_threads",
+    "get_rng_state", "is_grad_enabled", "manual_seed", "memory_stats", "no_grad", "random",
+    "set_memory_limit", "set_num_threads", "set_rng_state", "show_config", "tensor", *_MODULES,
+    *_HOME,
 ]
 
 

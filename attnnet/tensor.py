@@ -8,6 +8,9 @@ import numpy as np
 
 from . import _core
 
+# NumPy before 2.1 cannot say in DLPack that an array is read-only.
+_NUMPY_MARKS_READ_ONLY = tuple(map(int, np.__version__.split(".")[:2])) >= (2, 1)
+
 
 class HookHandle:
     """What registering a hook returns; :meth:`remove` takes the hook off again."""
@@ -112,9 +115,32 @@ class Tensor(_core.Tensor):
             return array.astype(dtype)
         return array.copy() if copy else array
 
-    def __dlpack__(self, **options):
-        """The DLPack capsule of a copy in CPU memory: whoever gets it may write to it."""
-        return self.numpy().copy().__dlpack__(**options)
+    def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
+        """The tensor's values as a DLPack capsule, for ``numpy.from_dlpack`` and the like.
+
+        A consumer that knows DLPack 1.0 (NumPy from 2.1, PyTorch as it is today) gets the
+        tensor's own memory, marked read-only, because a write there would not raise ``version``;
+        a tensor in the blocked layout is converted to a copy first. NumPy's array cannot be
+        written to then; PyTorch does not look at the mark: there, write to a ``clone()`` only.
+        Older consumers cannot be told, so they get a copy.
+
+        Args:
+            stream: None; memory is the CPU's.
+            max_version: the newest DLPack that the consumer knows, (major, minor), or None.
+            dl_device: None or (1, 0), the CPU.
+            copy: True for a copy that may be written to, False for an error in place of one.
+
+        Raises:
+            BufferError: ``copy=False`` where there is no other way, or another device.
+        """
+        array = self.numpy()
+        if max_version is not None and max_version[0] >= 1 and _NUMPY_MARKS_READ_ONLY:
+            if copy is False and self.layout != "plain":
+                raise BufferError("a tensor in the blocked layout can only be exported as a copy")
+            return array.__dlpack__(max_version=max_version, dl_device=dl_device, copy=copy)
+        if copy is False or dl_device not in (None, (1, 0)):
+            raise BufferError("to consumers before DLPack 1.0 only a copy on the CPU is exported")
+        return array.copy().__dlpack__()
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)
@@ -280,6 +306,22 @@ def _index(x: Tensor, index) -> Tensor:
 def tensor(data, requires_grad: bool = False) -> Tensor:
     """A new :class:`Tensor` with a copy of ``data`` as float32."""
     return Tensor(data, requires_grad=requires_grad)
+
+
+def from_dlpack(x) -> Tensor:
+    """A new :class:`Tensor` with a copy of a CPU array of any library that speaks DLPack.
+
+    Args:
+        x: has ``__dlpack__``; of real numbers, in any strides.
+
+    Raises:
+        TypeError: it does not speak DLPack.
+        BufferError: it is on another device, or takes part in another library's gradients.
+    """
+    try:
+        return Tensor(np.from_dlpack(x))
+    except AttributeError as error:
+        raise TypeError(f"from_dlpack: a {type(x).__name__} does not speak DLPack") from error
 
 
 from . import functional as F  # noqa: E402  (functions and methods name each other)

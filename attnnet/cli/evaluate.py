@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("checkpoint", help="a checkpoint, or a training's folder (its best one)")
+    parser.add_argument(
+        "checkpoint", help="a checkpoint, the study's too, or a training's folder (its best one)"
+    )
     parser.add_argument("--dataset", metavar="NAME", help="default: what it was trained on")
     parser.add_argument("--data", metavar="PATH", help="folder of the data set's files")
     parser.add_argument(
@@ -35,12 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints; returns the exit code."""
     from .. import set_num_threads
-    from ..training.checkpoint import load_model
+    from ..interop import load
     from ..training.evaluate import evaluate
 
     if args.threads is not None:
         set_num_threads(args.threads)
-    model = load_model(args.checkpoint)
+    model = load(args.checkpoint)
     dataset = _dataset(args, model)
     recipe = getattr(model, "recipe", None)
     flip = args.test_flip or bool(recipe is not None and recipe.test_flip)

@@ -23,10 +23,12 @@ class Classifier(Module):
             name without a block. num_classes, in_channels: counts. image_size: (H, W).
         class_names: list of ``num_classes`` strings, or None where unknown.
         normalization: (mean, std), one number a channel for pixels scaled to 0..1, or None.
+        source: what a file of another program said beside the weights (path, epoch, ...), or None.
     """
 
     class_names: list[str] | None = None
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    source: dict[str, Any] | None = None
 
     def __init__(
         self, arch: str, placement: Placement, num_classes: int, in_channels: int, image_size: Any

@@ -175,8 +175,13 @@ class ResNet(Classifier):
         }
 
 
+# Each network's name, its kind of residual block and how many of them a stage has.
+DEPTHS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {}
+
+
 def _network(depth: int, kind: Any, counts: tuple[int, int, int, int]) -> Callable[..., ResNet]:
     name = f"resnet{depth}"
+    DEPTHS[name] = kind, counts
 
     def make(
         block: str | None = None,

@@ -117,8 +117,13 @@ class VGG(Classifier):
         return super().config | {"batch_norm": self.batch_norm, "dropout": self.dropout}
 
 
+# Each network's name and how many convolutions a group has.
+DEPTHS: dict[str, tuple[int, int, int, int, int]] = {}
+
+
 def _network(depth: int, counts: tuple[int, int, int, int, int]) -> Callable[..., VGG]:
     name = f"vgg{depth}"
+    DEPTHS[name] = counts
 
     def make(
         block: str | None = None,

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
+
+from ..errors import CheckpointError
 from ..tensor import Tensor
+
+# The numbers that parameters made in this context may still hold, in a list of one; None: any.
+_left: ContextVar[list[int] | None] = ContextVar("_left", default=None)
 
 
 class Parameter(Tensor):
@@ -16,7 +26,29 @@ class Parameter(Tensor):
     """
 
     def __new__(cls, data: Any, requires_grad: bool = True) -> Parameter:
+        left = _left.get()
+        if left is not None:
+            left[0] -= math.prod(np.shape(data))
+            if left[0] < 0:
+                raise CheckpointError("the model has more parameters than its file has room for.")
         return super().__new__(cls, data, requires_grad)
 
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
+
+
+@contextmanager
+def at_most(numbers: int) -> Iterator[None]:
+    """Limits what parameters made inside the ``with`` may hold in all.
+
+    For models that a file describes: one that is larger than its file is refused before it takes
+    memory.
+
+    Raises:
+        CheckpointError: inside, where a parameter would exceed it.
+    """
+    token = _left.set([numbers])
+    try:
+        yield
+    finally:
+        _left.reset(token)

@@ -2,7 +2,6 @@
 
 from .callbacks import BatchResult, Callback, TensorBoard, WandB
 from .checkpoint import Checkpoint, load_model
-from .checkpoint import load_model as load
 from .evaluate import Evaluation, evaluate
 from .history import History
 from .presets import list_presets
@@ -21,6 +20,5 @@ __all__ = [
     "WandB",
     "evaluate",
     "list_presets",
-    "load",
     "load_model",
 ]

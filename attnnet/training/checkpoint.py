@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # raised when an older version could not read what this one writes
 _OPTIMIZER = "optimizer/"
 _DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
+_ENDINGS = (".safetensors", ".pth", ".pt", ".tar")
 _NAMES = {np.dtype(v): k for k, v in _DTYPES.items()}
 
 
@@ -139,8 +140,8 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         CheckpointError: missing, truncated, corrupt, not a checkpoint of attnnet, or written by a
             newer version.
     """
-    path = _file_of(os.fspath(path))
-    tensors, metadata = _read_safetensors(path)
+    path = file_of(os.fspath(path))
+    tensors, metadata = read_safetensors(path)
     text = metadata.get("attnnet")
     if text is None:
         raise CheckpointError(
@@ -158,7 +159,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     )
 
 
-def _file_of(path: str) -> str:
+def file_of(path: str) -> str:
     """The checkpoint that a path means."""
     if os.path.isdir(path):
         inside = os.path.join(path, "last.safetensors")
@@ -176,21 +177,26 @@ def _nearest_file(path: str) -> str:
 
     folder, name = os.path.split(path)
     try:
-        there = [n for n in os.listdir(folder or ".") if n.endswith(".safetensors")]
+        there = [n for n in os.listdir(folder or ".") if n.endswith(_ENDINGS)]
     except OSError:
         return f" The folder {folder} does not exist." if folder else ""
     near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
     return f" Did you mean {os.path.join(folder, near[0])}?" if near else ""
 
 
-def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_safetensors(path: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """All tensors of a safetensors file, and its metadata."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            tensors = {}
+            for name in file.keys():  # noqa: SIM118  (the file itself is no mapping)
+                if file.get_slice(name).get_dtype() == "BF16":
+                    tensors[name] = _read_bfloat16(path, name)
+                else:
+                    tensors[name] = file.get_tensor(name)
+            return tensors, file.metadata() or {}
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}.") from error
     except (SafetensorError, ValueError, TypeError, OverflowError) as error:
@@ -198,6 +204,19 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], dict[str, str]]
         raise CheckpointError(
             f"{path}: truncated, corrupt or not a checkpoint ({size} bytes): {error}."
         ) from error
+
+
+def _read_bfloat16(path: str, name: str) -> np.ndarray:
+    """A tensor of a type that NumPy has not, as float32; the file's header is a checked one."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(length))[name]
+        start, end = entry["data_offsets"]
+        file.seek(8 + length + start)
+        raw = np.frombuffer(file.read(end - start), "<u2")
+    wide = raw.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32).reshape(entry["shape"])
 
 
 def _read_meta(path: str, text: str) -> dict[str, Any]:
@@ -231,16 +250,22 @@ def load_model(path: str | os.PathLike[str]) -> Module:
         ValueError: its network or block is not registered (register a block of your own first).
     """
     from .. import get_rng_state, set_rng_state
+    from ..nn.parameter import at_most
 
-    path = os.fspath(path)
-    best = os.path.join(path, "best.safetensors")
-    checkpoint = load(best if os.path.exists(best) else path)
+    checkpoint = load(best_of(path))
     random = get_rng_state()
-    model = build_model(checkpoint)
+    with at_most(os.path.getsize(checkpoint.path)):
+        model = build_model(checkpoint)
     set_rng_state(random)  # the numbers that filled it at first are nobody's business
     fill_model(model, checkpoint)
     model.eval()
     return model
+
+
+def best_of(path: str | os.PathLike[str]) -> str:
+    """The best checkpoint where the path is a training's folder that has one, else the path."""
+    best = os.path.join(path, "best.safetensors")
+    return best if os.path.exists(best) else os.fspath(path)
 
 
 def build_model(checkpoint: Checkpoint) -> Module:

@@ -1,0 +1,116 @@
+"""Writes a model as an ONNX file, for other programs to run."""
+
+from __future__ import annotations
+
+import json
+import os
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..models.classifier import Classifier
+from ..nn.modes import evaluating
+from ..nn.module import Module
+from ..tensor import Tensor
+from ..training.files import write_atomically
+from . import onnx_modules  # noqa: F401  (registers the nodes of the modules)
+from .onnx_graph import Graph
+
+_LEAST_OPSET = 13
+
+
+def export_onnx(
+    model: Module,
+    path: str | os.PathLike[str],
+    input_shape: tuple[int, int, int] | None = None,
+    opset: int = 17,
+    dynamic_batch: bool = True,
+) -> None:
+    """Writes what a model computes in evaluation mode as an ONNX file, checked by ONNX's checker.
+
+    The input is called ``images``, the output ``logits``; for a module that is no classifier
+    ``x`` and ``y``. Weights keep the names of the state dict. Class names and normalisation, where
+    the model knows them, go into the file's metadata as JSON. Hooks are left out.
+
+    Args:
+        model: a network, a block, or any module made of layers that are known; for a module of
+            your own see ``attnnet.interop.onnx_nodes``.
+        path: the file to write.
+        input_shape: (C, H, W) of one image; default: what a network was made for.
+        opset: version of ONNX's operators, at least 13, default 17.
+        dynamic_batch: whether the file takes batches of any size (default) or of one image.
+
+    Raises:
+        ImportError: the package onnx is not installed (``pip install attnnet[onnx]``).
+        TypeError: nothing says how to write one of the modules; the message names it.
+        ValueError: no input_shape for a module that is no network, or an opset out of range.
+        OSError: the file cannot be written.
+    """
+    onnx = _onnx()
+    newest = onnx.defs.onnx_opset_version()
+    if not _LEAST_OPSET <= opset <= newest:
+        raise ValueError(f"opset must be {_LEAST_OPSET} to {newest} (the newest here), got {opset}")
+    is_network = isinstance(model, Classifier)
+    if input_shape is None:
+        if not is_network:
+            raise ValueError(
+                f"a {type(model).__name__} takes images of many sizes: give input_shape=(C, H, W)"
+            )
+        input_shape = (model.in_channels, *model.image_size)
+    with evaluating(model):  # also says what is wrong with the shape, if anything is
+        y = model(Tensor(np.zeros((1, *input_shape), np.float32)))
+    names = ("images", "logits") if is_network else ("x", "y")
+    graph = Graph(opset)
+    last = graph.describe(model, names[0])
+    graph.nodes.append(onnx.helper.make_node("Identity", [last], [names[1]], name=names[1]))
+    batch = "N" if dynamic_batch else 1
+    shapes = ([batch, *input_shape], [batch, *y.shape[1:]])
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in zip(names, shapes, strict=True)
+    ]
+    constants = [onnx.numpy_helper.from_array(v, k) for k, v in graph.constants.items()]
+    made = onnx.helper.make_graph(
+        graph.nodes, type(model).__name__, values[:1], values[1:], constants
+    )
+    proto = _model(onnx, made, opset, _metadata(model) if is_network else {})
+    write_atomically(os.fspath(path), proto.SerializeToString())
+
+
+def _onnx() -> ModuleType:
+    try:
+        import onnx
+        import onnx.numpy_helper
+    except ImportError as error:
+        raise ImportError(
+            "export_onnx needs the package onnx: pip install attnnet[onnx]"
+        ) from error
+    return onnx
+
+
+def _model(onnx: ModuleType, graph: Any, opset: int, metadata: dict[str, str]) -> Any:
+    """The whole file, checked."""
+    from .. import __version__
+
+    imports = [onnx.helper.make_opsetid("", opset)]
+    proto = onnx.helper.make_model(
+        graph,
+        opset_imports=imports,
+        ir_version=onnx.helper.find_min_ir_version_for(imports),
+        producer_name="attnnet",
+        producer_version=__version__,
+    )
+    onnx.helper.set_model_props(proto, metadata)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def _metadata(model: Classifier) -> dict[str, str]:
+    facts = {"arch": model.arch, "block": model.block_name}
+    if model.class_names is not None:
+        facts["class_names"] = json.dumps(model.class_names)
+    if model.normalization is not None:
+        mean, std = model.normalization
+        facts["normalization"] = json.dumps({"mean": list(mean), "std": list(std)})
+    return facts
