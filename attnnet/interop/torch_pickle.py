@@ -82,7 +82,7 @@ class TorchMachine(Machine):
         self.stack.append(self.number(">d"))
 
     def storage(self) -> None:
-        """A persistent id: ("storage", class, key, place, count), in the older format a view too."""
+        """A persistent id: ("storage", class, key, place, count), older ones with a view."""
         named = self.pop()
         if type(named) is not tuple or len(named) not in (5, 6) or named[0] != "storage":
             raise self.error("corrupt: a persistent id that names no storage")
