@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 _ABOUT = """Sections: operations, blocks, training, inference, scaling, memory, import, size;
-default: all but scaling. Systems to compare with must be installed: torch, onnxruntime, openvino, mnn (the
-last three need onnx as well, and infer only). The outputs are compared before anything is timed."""
+default: all but scaling. Systems to compare with must be installed: torch, onnxruntime, openvino,
+mnn (the last three need onnx as well, and infer only). The outputs are compared before anything is
+timed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
