@@ -16,6 +16,7 @@ from .parser import Parser, one_line
 COMMANDS = {
     "train": "train a network, or go on with a training",
     "evaluate": "accuracy of a checkpoint: top-1, top-5, each class",
+    "plot": "accuracy and loss curves of trainings",
     "bench": "how fast it is here, and beside other systems",
     "list": "the models, blocks, data sets and presets there are",
 }

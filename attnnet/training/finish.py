@@ -51,9 +51,8 @@ def finish(trainer: Trainer) -> None:
     _say_result(trainer, evaluation)
     if trainer.run_folder is not None:
         history.checkpoint = trainer.run_folder.file(BEST)
-        history.picture = _draw(trainer, evaluation)
         trainer.say(f"checkpoint: {history.checkpoint}")
-        trainer.say(f"picture: {history.picture}")
+        history.picture = _draw(trainer, evaluation)
     if trainer.epoch < trainer.recipe.epochs:
         trainer.say(
             f"stopped after {trainer.epoch} of {trainer.recipe.epochs} epochs, as asked; "
@@ -103,18 +102,24 @@ def _say_result(trainer: Trainer, evaluation: Evaluation) -> None:
     )
 
 
-def _draw(trainer: Trainer, evaluation: Evaluation) -> str:
-    """Draws and writes the picture of the training."""
+def _draw(trainer: Trainer, evaluation: Evaluation) -> str | None:
+    """Draws and writes the picture of the training; None, and says so, without matplotlib."""
     from .files import write_atomically
-    from .sheet import draw_sheet
 
     path = trainer.run_folder.file("result.png")
-    sheet = draw_sheet(trainer.recipe, trainer.history, trainer.data.test, evaluation)
     try:
-        write_atomically(path, lambda file: sheet.save(file, "PNG"))
+        from ..plots import draw_sheet, png
+
+        sheet = draw_sheet(trainer.recipe, trainer.history, trainer.data.test, evaluation)
+    except ModuleNotFoundError as error:
+        trainer.say(f"no picture: {error}")
+        return None
+    try:
+        write_atomically(path, png(sheet))
     except OSError as error:
         raise CheckpointError(
             f"cannot write the picture {path}: {error.strerror or error}; the checkpoints are "
             "written."
         ) from error
+    trainer.say(f"picture: {path}")
     return path

@@ -38,7 +38,7 @@ class History(list):
             ``"validation"``), ``test_top1``, ``test_top5``, ``test_loss``, ``seconds``.
         folder: where files were written; None: nowhere.
         checkpoint: path of the best checkpoint; None: none was written.
-        picture: path of the picture; None: none was made.
+        picture: path of the picture; None: none was made (matplotlib is not installed).
     """
 
     def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:

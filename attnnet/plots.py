@@ -1,0 +1,237 @@
+"""Figures: the curves of trainings, and the picture of one. Needs matplotlib (attnnet[plots]).
+
+Colours are those of Okabe and Ito, which the colour-blind tell apart; curves differ in their
+markers as well. Every function returns a matplotlib Figure, which a notebook shows and
+``savefig("x.png")`` or ``savefig("x.svg")`` writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import unknown_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from .data import Dataset
+    from .training import Evaluation, History, Recipe
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_MARKERS = "osD^vP*"
+_INK, _SOFT = "#212529", "#6c757d"
+METRICS = {"top1": ("accuracy", "%"), "loss": ("loss", "")}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, which needs no screen and shows itself in a notebook.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed; the message says how to install it.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "figures need matplotlib: pip install matplotlib (or attnnet[plots])"
+        ) from error
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            return png(self)
+
+    return Picture(figsize=(width, height), layout="constrained")
+
+
+def png(figure: Figure, dpi: float = 100) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    import io
+
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=dpi)
+    return out.getvalue()
+
+
+def plot_history(
+    histories: History | Mapping[str, History],
+    metrics: Sequence[str] = ("top1", "loss"),
+    epochs: tuple[int, int] | None = None,
+    split: str | None = None,
+) -> Figure:
+    """Accuracy and loss of one or many trainings against the epoch.
+
+    Args:
+        histories: a history, or histories by the names that the legend shows.
+        metrics: "top1" (%), "loss" or both (default), one chart each.
+        epochs: the first and the last epoch to show; the other axis follows what is in sight
+            (default: all).
+        split: "train", or "test" for the held out images (those of the test or of the validation
+            split, whichever was evaluated after each epoch). Default: both where there is one
+            history, else "test".
+
+    Raises:
+        ValueError: no history, an unknown metric or split, or a range without an epoch.
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    named = {"": histories} if isinstance(histories, list) else dict(histories)
+    _check(named, metrics, epochs, split)
+    shown = (split,) if split else ("train", "test") if len(named) == 1 else ("test",)
+    figure = new_figure(5.2 * len(metrics), 3.6)
+    for axes, metric in zip(np.ravel(figure.subplots(1, len(metrics))), metrics, strict=True):
+        curves = {
+            " ".join(part for part in (name, _words(history, part)) if part): history.column(
+                _column(history, part, metric)
+            )
+            for name, history in named.items()
+            for part in shown
+        }
+        if len(named) > 1:  # the title says which split it is
+            curves = dict(zip(named, curves.values(), strict=True))
+        title, unit = METRICS[metric]
+        what = "" if len(shown) > 1 else _words(next(iter(named.values())), shown[0]) + " "
+        draw_curves(axes, curves, epochs)
+        axes.set_title((what + title).capitalize() + (f" ({unit})" if unit else ""), loc="left")
+    return figure
+
+
+def draw_curves(
+    axes: Axes, curves: Mapping[str, Sequence[Any]], epochs: tuple[int, int] | None = None
+) -> None:
+    """Draws named curves of one value an epoch (None or NaN: no value there) with a legend."""
+    low, high = epochs or (1, max((len(values) for values in curves.values()), default=1))
+    for i, (name, values) in enumerate(curves.items()):
+        x = np.arange(1, len(values) + 1)
+        y = np.array([np.nan if value is None else value for value in values], float)
+        inside = (x >= low) & (x <= high)
+        axes.plot(
+            x[inside],
+            y[inside],
+            color=COLOURS[i % len(COLOURS)],
+            marker=_MARKERS[i % len(_MARKERS)],
+            markevery=max(1, int(inside.sum()) // 12),
+            markersize=4,
+            linewidth=1.6,
+            label=name,
+        )
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(color="#e2e6ea")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+
+
+def draw_sheet(
+    recipe: Recipe, history: History, dataset: Dataset, evaluation: Evaluation
+) -> Figure:
+    """The picture of a training: its curves, test images with their labels, its surest mistakes.
+
+    Args:
+        recipe: for the title.
+        history: the curves; at least one row.
+        dataset: the images that were evaluated, 1 or 3 channels (further ones are not shown).
+        evaluation: of those images, in the same order.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    columns = 9
+    right = evaluation.predictions == dataset.labels
+    mistakes = np.flatnonzero(~right)
+    surest = mistakes[np.argsort(-evaluation.confidence[mistakes], kind="stable")][:columns]
+    # Any images, spread by a stride that shares no factor with a usual number of classes.
+    some = np.unique(np.arange(2 * columns) * 7919 % len(dataset.labels))
+    groups = [(title, indices) for title, indices in
+              (("Test images", some), ("Surest mistakes", surest)) if len(indices)]  # fmt: skip
+    heights = [-(-len(indices) // columns) for _, indices in groups]
+    figure = new_figure(12, 4 + 1.75 * sum(heights))
+    ratios = [4, *(1.75 * height for height in heights)]
+    top, *below = figure.subfigures(1 + len(groups), 1, height_ratios=ratios)
+    block = recipe.block or "no attention block"
+    top.suptitle(
+        f"{recipe.arch}, {block}, on {dataset.name}: {evaluation.top1:.2f} % of "
+        f"{evaluation.images:,} test images right, {len(mistakes):,} wrong "
+        f"({len(history)} epochs, seed {recipe.seed})",
+        x=0.01, ha="left", color=_INK,
+    )  # fmt: skip
+    for axes, metric in zip(top.subplots(1, 2), METRICS, strict=True):
+        curves = {_words(history, part): history.column(_column(history, part, metric))
+                  for part in ("train", "test")}  # fmt: skip
+        draw_curves(axes, curves)
+        name, unit = METRICS[metric]
+        axes.set_title(name.capitalize() + (f" ({unit})" if unit else ""), loc="left")
+    for part, (title, indices) in zip(below, groups, strict=True):
+        part.suptitle(title, x=0.01, ha="left", color=_INK, fontsize=11)
+        places = np.ravel(part.subplots(-(-len(indices) // columns), columns))
+        for axes in places:
+            axes.set_axis_off()
+        for axes, index in zip(places, indices, strict=False):
+            _tile(axes, dataset, evaluation, int(index), bool(right[index]))
+    return figure
+
+
+def _tile(
+    axes: Axes, dataset: Dataset, evaluation: Evaluation, index: int, right: bool
+) -> None:
+    """A test image over its predicted label and how sure that is, or what it is instead."""
+    pixels = dataset.images[index]
+    planes = pixels[:3] if len(pixels) >= 3 else np.repeat(pixels[:1], 3, axis=0)
+    colour = COLOURS[0] if right else COLOURS[1]
+    axes.imshow(planes.transpose(1, 2, 0), interpolation="nearest")
+    axes.set_axis_on()
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(colour)
+        spine.set_linewidth(2)
+    names, label = dataset.classes, int(dataset.labels[index])
+    axes.set_title(
+        ("✓ " if right else "✗ ") + _cut(names[int(evaluation.predictions[index])]),
+        fontsize=9, color=colour, pad=3,
+    )  # fmt: skip
+    under = f"{100 * evaluation.confidence[index]:.0f} %" if right else f"is {_cut(names[label])}"
+    axes.set_xlabel(under, fontsize=8, color=_SOFT, labelpad=2)
+
+
+def _cut(text: str, most: int = 14) -> str:
+    """A label short enough for its tile."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _held_out(history: History) -> str:
+    """The prefix of the columns that an epoch's evaluation fills."""
+    return "val" if any("val_top1" in row for row in history) else "test"
+
+
+def _column(history: History, part: str, metric: str) -> str:
+    return f"{part if part == 'train' else _held_out(history)}_{metric}"
+
+
+def _words(history: History, part: str) -> str:
+    names = {"train": "training", "test": "test", "val": "validation"}
+    return names[part if part == "train" else _held_out(history)]
+
+
+def _check(
+    named: Mapping[str, History],
+    metrics: Sequence[str],
+    epochs: tuple[int, int] | None,
+    split: str | None,
+) -> None:
+    if not named or not metrics:
+        raise ValueError("plot_history: nothing to plot; give a history and a metric")
+    for metric in metrics:
+        if metric not in METRICS:
+            raise unknown_name("metric", metric, METRICS)
+    if split not in (None, "train", "test"):
+        raise unknown_name("split", str(split), ("train", "test"))
+    if epochs is not None:
+        longest = max(len(history) for history in named.values())
+        if not 1 <= epochs[0] <= epochs[1] or epochs[0] > longest:
+            raise ValueError(
+                f"epochs: got {epochs[0]} to {epochs[1]}, expected a range that starts within "
+                f"1 to {longest}"
+            )

@@ -1,0 +1,140 @@
+"""Curves of trainings, the picture of one, and the command that draws them."""
+
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from attnnet.cli import main
+from attnnet.data import from_arrays
+from attnnet.plots import COLOURS, draw_sheet, plot_history, png
+from attnnet.training import History, Recipe
+from attnnet.training.evaluate import score
+
+
+def history(epochs, split="test"):
+    return History(
+        {
+            "epoch": i + 1, "train_loss": 2.0 / (i + 1), "train_top1": 50.0 + i,
+            f"{split}_loss": 2.1 / (i + 1), f"{split}_top1": 49.0 + i,
+        }
+        for i in range(epochs)
+    )  # fmt: skip
+
+
+def example(channels=3, size=32, count=50, classes=10, right=0.5):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, channels, size, size), np.uint8)
+    labels = np.arange(count) % classes
+    names = [f"class number {i}" for i in range(classes)]
+    dataset = from_arrays(images, labels, names, layout="NCHW")
+    logits = rng.standard_normal((count, classes))
+    logits[np.arange(count), labels] += 8.0 * (rng.random(count) < right)
+    return dataset, score(logits, labels, names)
+
+
+def lines(axes):
+    return {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
+
+
+def test_one_history_shows_both_splits():
+    accuracy, loss = plot_history(history(3, "val")).axes
+    assert lines(accuracy) == {"training": [50, 51, 52], "validation": [49, 50, 51]}
+    assert lines(loss)["validation"] == pytest.approx([2.1, 1.05, 0.7])
+    assert accuracy.get_title("left") == "Accuracy (%)" and loss.get_title("left") == "Loss"
+
+
+def test_many_histories_show_the_held_out_images():
+    (axes,) = plot_history({"base": history(3), "NEW": history(2)}, ["top1"]).axes
+    assert lines(axes) == {"base": [49, 50, 51], "NEW": [49, 50]}
+    assert axes.get_title("left") == "Test accuracy (%)"
+    assert len({line.get_color() for line in axes.lines}) == 2
+    assert len({line.get_marker() for line in axes.lines}) == 2
+
+
+def test_a_range_of_epochs():
+    (axes,) = plot_history({"a": history(10), "b": history(6)}, ["top1"], epochs=(5, 8)).axes
+    assert lines(axes) == {"a": [53, 54, 55, 56], "b": [53, 54]}
+    assert axes.get_ylim()[0] > 52
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": ["top5"]}, "top1"),
+        ({"split": "tset"}, "test"),
+        ({"epochs": (11, 20)}, "1 to 10"),
+        ({"epochs": (5, 4)}, "5 to 4"),
+        ({"metrics": []}, "nothing to plot"),
+    ],
+)
+def test_what_cannot_be_plotted_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        plot_history(history(10), **options)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("size", [8, 200])
+def test_picture_of_images_of_every_kind(channels, size):
+    dataset, evaluation = example(channels, size)
+    assert png(draw_sheet(Recipe(), history(5), dataset, evaluation)).startswith(b"\x89PNG")
+
+
+def test_picture_frames_right_and_wrong_images_differently():
+    dataset, evaluation = example(count=9, right=0.5)
+    figure = draw_sheet(Recipe(block=None), history(1, "val"), dataset, evaluation)
+    titles = {
+        axes.get_title(): axes.spines["left"].get_edgecolor()
+        for part in figure.subfigs[1:]
+        for axes in part.axes
+        if axes.images
+    }
+    from matplotlib.colors import to_rgba
+
+    assert {title[0] for title in titles} == {"✓", "✗"}
+    for title, colour in titles.items():
+        assert colour == to_rgba(COLOURS[0] if title[0] == "✓" else COLOURS[1])
+
+
+def test_picture_without_mistakes_and_with_nan_losses():
+    dataset, evaluation = example(count=3, classes=3, right=1.1)
+    rows = history(3)
+    rows[0]["train_loss"] = math.nan
+    rows[1]["test_loss"] = None
+    figure = draw_sheet(Recipe(), rows, dataset, evaluation)
+    assert len(figure.subfigs) == 2  # the curves, the images, no mistakes
+    assert png(figure)
+
+
+@pytest.fixture
+def trainings(tmp_path):
+    for name, epochs in (("base", 4), ("new", 3)):
+        (tmp_path / name).mkdir()
+        history(epochs).to_json(tmp_path / name / "history.json")
+    return [str(tmp_path / "base"), str(tmp_path / "new" / "history.json")]
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_command(trainings, tmp_path, capsys, kind):
+    target = tmp_path / f"out.{kind}"
+    assert main(["plot", *trainings, "--epochs", "2:4", "--output", str(target)]) == 0
+    assert target.read_bytes()[:5] in (b"\x89PNG\r", b"<?xml")
+    table = capsys.readouterr().out.splitlines()
+    assert table[1].split() == ["base", "4", "52.00", "52.00", "4"]
+    assert table[2].split() == ["new", "3", "51.00", "51.00", "3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--labels", "one"], "--labels: got 1, expected 2"),
+        (["--epochs", "3"], "--epochs: got '3', expected A:B"),
+        (["--output", "x.gif"], "ending in .png or .svg"),
+        (["nothing.json"], "nothing.json"),
+    ],
+)
+def test_command_refuses(trainings, capsys, words, message):
+    assert main(["plot", *trainings, *words]) in (1, 2)
+    assert message in capsys.readouterr().err
