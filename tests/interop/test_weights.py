@@ -46,11 +46,11 @@ def resnet():
 def twins():
     """Makes a network of the study in PyTorch, with its names and running statistics of use."""
     torch = pytest.importorskip("torch")
-    from reference import torch_blocks, torch_models
+    from attnnet.bench.peers import torch_blocks, torch_networks
 
     def make(arch, placement, **options):
         torch.manual_seed(3)
-        net = torch_models.create(arch, placement, **options)
+        net = torch_networks.create(arch, placement, **options)
         for part in net.modules():
             if isinstance(part, torch_blocks.AA):
                 part.form = "original"
@@ -135,10 +135,10 @@ def test_mixed_placements(arch, placement, options, twins):
 def shapes_of(twins, arch, placement, **options):
     """A state dict of the right shapes that takes no memory."""
     torch = pytest.importorskip("torch")
-    from reference import torch_models
+    from attnnet.bench.peers import torch_networks
 
     with torch.device("meta"):
-        net = torch_models.create(arch, placement, **options)
+        net = torch_networks.create(arch, placement, **options)
     zero = np.zeros((), np.float32)
     return {key: np.broadcast_to(zero, tuple(v.shape)) for key, v in net.state_dict().items()}
 
