@@ -347,3 +347,34 @@ def test_torch_tensors_need_torch(resnet, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match="tensors=False"):
         to_torch_state_dict(resnet)
+
+
+@pytest.mark.parametrize("arch, block", [("resnet18", "SE_SA_2+AA_3"), ("vgg11", "SE_SA_1+AA_5")])
+def test_scrambled_states_never_do_worse_than_a_refusal(arch, block):
+    seed = 77
+    rng = np.random.default_rng(seed)
+    made = attnnet.create_model(arch, block)
+    state = to_torch_state_dict(made, tensors=False)
+    keys, refused = list(state), 0
+    for trial in range(300):
+        broken = dict(state)
+        for _ in range(rng.integers(1, 6)):
+            key, other = rng.choice(keys, 2)
+            shape = tuple(rng.integers(0, 70, rng.integers(0, 5)))
+            kind = rng.integers(4)
+            if kind == 0:
+                broken.pop(key, None)
+            elif kind == 1:
+                broken[key] = np.broadcast_to(np.float32(0), shape)
+            elif kind == 2:
+                broken[f"{key}.{other}"] = state[key]
+            else:
+                broken[other.replace("1", "3", 1)] = state[key]
+        try:
+            config = recognise(unwrapped(broken))
+            assert config["arch"] in (*RESNETS, *VGGS)
+        except CheckpointError:
+            refused += 1
+        except Exception as error:
+            pytest.fail(f"seed {seed}, trial {trial}: {error!r}")
+    assert 50 < refused < 300
