@@ -39,7 +39,7 @@ _NAMES = {
         "vgg11", "vgg13", "vgg16", "vgg19",
     ),
     "profile": ("Profile",),
-    "training": ("History", "Recipe", "Trainer", "evaluate"),
+    "training": ("History", "Recipe", "Trainer", "evaluate", "train"),
     "interop": ("export_onnx", "load"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

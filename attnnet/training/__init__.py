@@ -4,6 +4,7 @@ from .callbacks import BatchResult, Callback, TensorBoard, WandB
 from .checkpoint import Checkpoint, load_model
 from .evaluate import Evaluation, evaluate
 from .history import History
+from .once import train
 from .presets import list_presets
 from .recipe import Recipe
 from .trainer import Trainer
@@ -21,4 +22,5 @@ __all__ = [
     "evaluate",
     "list_presets",
     "load_model",
+    "train",
 ]

@@ -1,0 +1,88 @@
+"""``train``: what a folder still lacks of a training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CheckpointError
+from .callbacks import Callback
+from .folder import BEST, LAST
+from .history import History
+from .recipe import Recipe
+from .trainer import Trainer
+
+if TYPE_CHECKING:
+    from ..data import Dataset
+
+
+def train(
+    recipe: Recipe,
+    output: str | os.PathLike[str],
+    callbacks: Iterable[Callback] = (),
+    progress: bool | str = True,
+    *,
+    data: str | os.PathLike[str] | tuple[Dataset, Dataset] | None = None,
+) -> History:
+    """Trains a recipe into a folder, once: begins it, goes on with it where it was stopped, or
+    reads its history where it is done. A cell or script that calls it can be run again.
+
+    Args:
+        recipe: what to train. More epochs than the folder has are trained in addition.
+        output: the training's folder.
+        callbacks, progress, data: as for ``Trainer``.
+
+    Returns:
+        The history, as ``Trainer.fit`` returns it.
+
+    Raises:
+        CheckpointError: the folder holds a training of another recipe (the message says what
+            differs), or what it holds is corrupt.
+        ValueError: a name in the recipe does not exist.
+    """
+    folder = os.fspath(output)
+    options: dict[str, Any] = {"callbacks": callbacks, "progress": progress, "data": data}
+    if not os.path.exists(os.path.join(folder, LAST)):
+        return Trainer(recipe, folder, **options).fit()
+    _check_same(recipe, folder)
+    done = _finished(folder)
+    if done is not None and len(done) >= recipe.epochs:
+        return done
+    return Trainer.resume(folder, epochs=recipe.epochs, **options).fit()
+
+
+def _check_same(recipe: Recipe, folder: str) -> None:
+    """Refuses a folder whose recipe differs in more than the number of epochs."""
+    path = os.path.join(folder, "recipe.json")
+    try:
+        there = Recipe.from_file(path).to_dict()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: the recipe of this training cannot be read: {error}")\
+            from None  # fmt: skip
+    here = recipe.to_dict()
+    other = [
+        f"{name} is {there[name]!r} there, {here[name]!r} here"
+        for name in here
+        if name != "epochs" and here[name] != there[name]
+    ]
+    if other:
+        raise CheckpointError(
+            f"the folder {folder} holds a training of another recipe: {'; '.join(other)}. Choose "
+            "another folder."
+        )
+
+
+def _finished(folder: str) -> History | None:
+    """The history of a training that ran to its end; None where it did not."""
+    try:
+        history = History.from_json(os.path.join(folder, "history.json"))
+    except (OSError, ValueError):
+        return None
+    if history.interrupted or not history.summary:
+        return None
+    history.folder = folder
+    history.checkpoint = os.path.join(folder, BEST)
+    picture = os.path.join(folder, "result.png")
+    history.picture = picture if os.path.exists(picture) else None
+    return history

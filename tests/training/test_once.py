@@ -1,0 +1,62 @@
+"""train: begins, goes on, or reads; never mixes two trainings."""
+
+import json
+
+import pytest
+
+import attnnet
+from attnnet.errors import CheckpointError
+from attnnet.training import Callback, checkpoint
+from training.tiny import StopAt, recipe
+
+
+class Count(Callback):
+    """Counts steps."""
+
+    steps = 0
+
+    def on_batch_end(self, trainer, result):
+        self.steps += 1
+
+
+def weights(folder):
+    return {k: v.tobytes() for k, v in checkpoint.load(folder / "last.safetensors").weights.items()}
+
+
+def test_a_finished_training_is_only_read(tmp_path):
+    count = Count()
+    first = attnnet.train(recipe(), tmp_path / "run", [count], progress=False)
+    steps = count.steps
+    again = attnnet.train(recipe(), tmp_path / "run", [count], progress=False)
+    assert count.steps == steps == 28
+    assert again.plain_rows() == first.plain_rows() and again.summary == first.summary
+    assert again.checkpoint == first.checkpoint and again.picture == first.picture
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
+    attnnet.train(recipe(), tmp_path / "straight", progress=False)
+    stopped = attnnet.train(recipe(), tmp_path / "run", [StopAt(1, 3)], progress=False)
+    assert stopped.interrupted
+    count = Count()
+    done = attnnet.train(recipe(), tmp_path / "run", [count], progress=False)
+    assert not done.interrupted and count.steps == 28 - 7 - 4
+    assert weights(tmp_path / "run") == weights(tmp_path / "straight")
+
+
+def test_more_epochs_are_added(tmp_path):
+    short = recipe(epochs=2, schedule_epochs=4)
+    attnnet.train(short, tmp_path / "run", progress=False)
+    assert len(attnnet.train(short.replace(epochs=4), tmp_path / "run", progress=False)) == 4
+
+
+def test_another_recipe_is_refused(tmp_path):
+    attnnet.train(recipe(epochs=1, warmup_epochs=0), tmp_path / "run", progress=False)
+    with pytest.raises(CheckpointError, match="seed is 42 there, 43 here"):
+        attnnet.train(recipe(epochs=1, warmup_epochs=0, seed=43), tmp_path / "run", progress=False)
+
+
+def test_a_lost_recipe_is_named(tmp_path):
+    attnnet.train(recipe(epochs=1, warmup_epochs=0), tmp_path / "run", progress=False)
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps([]))
+    with pytest.raises(CheckpointError, match=r"recipe\.json"):
+        attnnet.train(recipe(epochs=1, warmup_epochs=0), tmp_path / "run", progress=False)
