@@ -2,6 +2,7 @@
  * then run (forward; backward for one or both gradients).
  *
  *   winograd       3x3, stride 1: F(4x4, 3x3), a quarter of the multiplications
+ *   polyphase      3x3, stride 2: Winograd's way where pixels meet two taps, nine sixteenths
  *   implicit_gemm  any kernel and stride between blocked tensors: a matrix product whose left
  *                  operand is gathered from the image in pieces that stay in the cache
  *   stem           few input channels (the image itself), blocked output
@@ -77,8 +78,8 @@ struct attn_conv_engine {
                      const attn_conv_gradients *operands);
 };
 
-extern const attn_conv_engine attn_conv_winograd, attn_conv_implicit_gemm, attn_conv_stem,
-    attn_conv_im2col;
+extern const attn_conv_engine attn_conv_winograd, attn_conv_polyphase, attn_conv_implicit_gemm,
+    attn_conv_stem, attn_conv_im2col;
 
 /* The sizes of all operands from the shapes of x and weight, or what is wrong with them. */
 attn_status attn_conv_shape_find(attn_conv_shape *s, int x_ndim, const int64_t *x, int weight_ndim,

@@ -1,30 +1,15 @@
-/* The Winograd engine: which shapes it takes, how their work is cut, and the forward pass.
- *
- * Relative error (root mean square) against float64, normal data: 8e-7 with 64 channels, 2.5e-6
- * with 512, output and input gradient alike; 6e-7 to 1.6e-6 for the weight gradient. That is two to
- * two and a half times the error of the direct sum. A test bounds it.
- */
+/* Weights of the Winograd engines, and their forward pass. */
 #include "winograd.h"
-
-winograd_tiles attn_winograd_tiles_of(const attn_conv_shape *s)
-{
-    int64_t rows = attn_ceil_div(s->P, 4), columns = attn_ceil_div(s->Q, 4);
-    return (winograd_tiles){
-        .input = {s->H, s->W, s->C * s->H * s->W, rows, columns, {s->padding[0], s->padding[1]}},
-        .output = {s->P, s->Q, s->K * s->P * s->Q, rows, columns, {0, 0}},
-        .an_image = rows * columns,
-        .count = s->N * rows * columns,
-    };
-}
 
 /* Weights ------------------------------------------------------------------------------------ */
 
 winograd_weights attn_winograd_weights(const attn_conv_shape *s, const float *weight,
                                        bool transposed)
 {
+    winograd_form form = attn_winograd_form(s);
     if (transposed)
-        return (winograd_weights){weight, s->K, s->C, s->C * TAPS, TAPS};
-    return (winograd_weights){weight, s->C, s->K, TAPS, s->C * TAPS};
+        return (winograd_weights){weight, s->K, s->C, s->C * TAPS, TAPS, form.weight};
+    return (winograd_weights){weight, s->C, s->K, TAPS, s->C * TAPS, form.weight};
 }
 
 void attn_winograd_transform_weights(float *u, const winograd_weights *w, int64_t panel,
@@ -36,8 +21,8 @@ void attn_winograd_transform_weights(float *u, const winograd_weights *w, int64_
     for (int64_t d = first; d < end; d += STRIP) {
         const float *from = w->weight + d * w->depth_stride + panel * ATTN_PANEL * w->column_stride;
         attn_kernel->pack_panel(taps, from, TAPS, w->depth_stride, w->column_stride, STRIP, width);
-        attn_kernel->winograd_weight(u + d * width, spot_step(w->depth, ATTN_PANEL), taps,
-                                     STRIP * width, STRIP * width);
+        w->transform(u + d * width, spot_step(w->depth, ATTN_PANEL), taps, STRIP * width,
+                     STRIP * width);
     }
 }
 
@@ -52,7 +37,7 @@ static void weights_task(void *context, int64_t index, int worker)
     const weights_job *j = context;
     int64_t strips = j->weights->depth / ATTN_LANES;
     int64_t panel = index / strips, first = index % strips * ATTN_LANES;
-    attn_winograd_transform_weights(j->u + panel * spots_size(j->weights->depth, ATTN_PANEL),
+    attn_winograd_transform_weights(j->u + panel * panel_size(j->weights->depth),
                                     j->weights, panel, first, first + ATTN_LANES);
 }
 
@@ -62,14 +47,15 @@ void attn_winograd_transform_all_weights(float *u, const winograd_weights *w)
     attn_parallel(weights_task, &job, panel_count(w->columns) * (w->depth / ATTN_LANES));
 }
 
-void attn_winograd_multiply(const spots *out, const spots *in, int64_t first, const float *u,
-                            int64_t depth, int64_t width)
+void attn_winograd_multiply(const winograd_form *form, const spots *out, const spots *in,
+                            int64_t first, const float *u, int64_t depth, int64_t width)
 {
-    for (int64_t spot = 0; spot < SPOTS; spot++)
-        attn_kernel->gemm_rows(out->data + spot * out->spot, out->tiles * ATTN_LANES,
-                               in->data + spot * in->spot + first * ATTN_LANES,
-                               in->tiles * ATTN_LANES, u + spot * spot_step(depth, ATTN_PANEL),
-                               out->tiles, depth, width, false);
+    for (int64_t matrix = 0; matrix < MATRICES; matrix++, u += spot_step(depth, ATTN_PANEL)) {
+        winograd_place place = form->place(matrix);
+        spot_rows y = spots_rows(out, place, 0, 0), x = spots_rows(in, place, 0, first);
+        attn_kernel->gemm_rows(y.data, y.block, x.data, x.block, u, y.rows * out->tiles, depth,
+                               width, false);
+    }
 }
 
 /* Forward ------------------------------------------------------------------------------------ */
@@ -77,6 +63,7 @@ void attn_winograd_multiply(const spots *out, const spots *in, int64_t first, co
 typedef struct {
     const attn_conv_plan *plan;
     const attn_conv_workspace *space;
+    winograd_form form;
     winograd_tiles tiles;
     float *y;
     const float *x;
@@ -88,8 +75,8 @@ static void transform_input(const forward_job *j, const spots *v, int64_t channe
                             int64_t count, int64_t at)
 {
     const attn_conv_shape *s = &j->plan->shape;
-    attn_kernel->winograd_input(spots_block(v, channel) + at * ATTN_LANES, v->spot,
-                                j->x + channel * s->H * s->W, &j->tiles.input, first, count);
+    j->form.input(v->data, v->spot, spots_offset(v, channel, at), j->x + channel * s->H * s->W,
+                  &j->tiles.input, first, count);
 }
 
 /* One panel of output channels of the tiles in m, the first of which is tile `first`. */
@@ -99,8 +86,8 @@ static void store_output(const forward_job *j, const spots *m, int64_t panel, in
     for (int64_t k = 0; k < attn_panel_width(s->K, panel); k += ATTN_LANES) {
         int64_t channel = panel * ATTN_PANEL + k, plane = channel * s->P * s->Q;
         attn_finish finish = attn_finish_at(j->finish, channel, plane);
-        attn_kernel->winograd_output(j->y + plane, spots_block(m, k), m->spot, &j->tiles.output,
-                                     first, m->tiles, &finish);
+        j->form.output(j->y + plane, m->data, m->spot, spots_offset(m, k, 0), &j->tiles.output,
+                       first, m->tiles, &finish);
     }
 }
 
@@ -113,12 +100,12 @@ static void block_task(void *context, int64_t index, int worker)
     int64_t count = attn_min(block, j->tiles.count - first);
     float *scratch = attn_conv_scratch(j->space, worker);
     spots v = spots_at(scratch, s->C, count);
-    spots m = spots_at(scratch + spots_size(s->C, block), ATTN_PANEL, count);
+    spots m = spots_at(scratch + spots_size(&j->form, s->C, block), ATTN_PANEL, count);
     for (int64_t c = 0; c < s->C; c += ATTN_LANES)
         transform_input(j, &v, c, first, count, 0);
     for (int64_t panel = 0; panel < panel_count(s->K); panel++) {
-        const float *u = j->space->shared + panel * spots_size(s->C, ATTN_PANEL);
-        attn_winograd_multiply(&m, &v, 0, u, s->C, attn_panel_width(s->K, panel));
+        const float *u = j->space->shared + panel * panel_size(s->C);
+        attn_winograd_multiply(&j->form, &m, &v, 0, u, s->C, attn_panel_width(s->K, panel));
         store_output(j, &m, panel, first);
     }
 }
@@ -141,11 +128,11 @@ static void panel_task(void *context, int64_t panel, int worker)
     const attn_conv_shape *s = &j->plan->shape;
     int64_t block = j->plan->forward.block, width = attn_panel_width(s->K, panel);
     spots v = spots_at(j->space->shared, s->C, j->tiles.count);
-    float *u = attn_conv_scratch(j->space, worker), *products = u + spots_size(s->C, ATTN_PANEL);
+    float *u = attn_conv_scratch(j->space, worker), *products = u + panel_size(s->C);
     attn_winograd_transform_weights(u, &j->weights, panel, 0, s->C);
     for (int64_t first = 0; first < j->tiles.count; first += block) {
         spots m = spots_at(products, ATTN_PANEL, attn_min(block, j->tiles.count - first));
-        attn_winograd_multiply(&m, &v, first, u, s->C, width);
+        attn_winograd_multiply(&j->form, &m, &v, first, u, s->C, width);
         store_output(j, &m, panel, first);
     }
 }
@@ -155,7 +142,8 @@ void attn_winograd_forward(const attn_conv_plan *plan, const attn_conv_workspace
 {
     const attn_conv_shape *s = &plan->shape;
     forward_job j = {
-        .plan = plan, .space = space, .tiles = attn_winograd_tiles_of(s), .y = y, .x = x,
+        .plan = plan, .space = space, .form = attn_winograd_form(s),
+        .tiles = attn_winograd_tiles_of(s), .y = y, .x = x,
         .weights = attn_winograd_weights(s, weight, false), .finish = finish,
     };
     if (plan->forward.by_channels) {
@@ -172,54 +160,13 @@ void attn_winograd_forward_memory(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
     attn_conv_pass *pass = &plan->forward;
-    pass->worker = spots_size(ATTN_PANEL, pass->block); /* products of a panel */
+    winograd_form form = attn_winograd_form(s);
+    pass->worker = spots_size(&form, ATTN_PANEL, pass->block); /* products of a panel */
     if (pass->by_channels) {
-        pass->shared = spots_size(s->C, attn_winograd_tiles_of(s).count);
-        pass->worker += spots_size(s->C, ATTN_PANEL);
+        pass->shared = spots_size(&form, s->C, attn_winograd_tiles_of(s).count);
+        pass->worker += panel_size(s->C);
     } else {
         pass->shared = weights_size(s->C, s->K);
-        pass->worker += spots_size(s->C, pass->block);
+        pass->worker += spots_size(&form, s->C, pass->block);
     }
 }
-
-/* Plan --------------------------------------------------------------------------------------- */
-
-static bool fits(const attn_conv_shape *s)
-{
-    return s->groups == 1 && s->R == 3 && s->S == 3 && s->stride[0] == 1 && s->stride[1] == 1 &&
-           s->padding[0] <= 2 && s->padding[1] <= 2 && s->C > 0 && s->C % ATTN_LANES == 0 &&
-           s->K > 0 && s->K % ATTN_LANES == 0;
-}
-
-/* A single small tile an image: most of its 36 products are for outputs that are not there. */
-static bool suits(const attn_conv_shape *s) { return s->P * s->Q > 4; }
-
-/* Tiles of a task by images: what it transforms should stay in the second cache beside the weights
- * that stream by, but every block meets all weights, so wide ones need more tiles. */
-static int64_t block_of_images(int64_t channels)
-{
-    return channels > 64 && channels <= 128 ? 32 : 64;
-}
-
-static void make_plan(attn_conv_plan *plan)
-{
-    const attn_conv_shape *s = &plan->shape;
-    attn_conv_pass *f = &plan->forward, *b = &plan->backward;
-    int64_t tiles = attn_winograd_tiles_of(s).count;
-    /* The smaller operand is kept whole. Backward by images would also have dU to add up. */
-    f->by_channels = tiles <= s->K;
-    b->by_channels = tiles * (s->C + s->K) <= 4 * s->C * s->K;
-    f->block = f->by_channels ? 128 : block_of_images(attn_max(s->C, s->K));
-    b->block = b->by_channels ? 128 : 64;
-    f->block = attn_max(1, attn_min(tiles, f->block));
-    b->block = attn_max(1, attn_min(tiles, b->block));
-    plan->parts = b->by_channels ? 1 : attn_conv_parts(TAPS * s->C * s->K, s->N);
-    plan->splits = 1;
-    attn_winograd_forward_memory(plan);
-    attn_winograd_backward_memory(plan);
-}
-
-const attn_conv_engine attn_conv_winograd = {
-    "winograd", ATTN_BLOCKED16, ATTN_BLOCKED16, fits, suits, make_plan,
-    attn_winograd_forward, attn_winograd_backward,
-};

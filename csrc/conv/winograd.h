@@ -1,10 +1,15 @@
-/* What the two passes of the Winograd engine share: the geometry, and products over all 36 spots.
+/* What the passes of the two Winograd engines share: the geometry, and products over all spots.
  *
  * Names as in the papers:  V = transformed x,  U = transformed weights,  M = V U = transformed y;
  * dV, dU, dM are their gradients. In memory
  *
  *   V, M, dV, dM   [spot][channels / 16][tiles][16]   for a range of tiles
- *   U, dU          [panel][spot][depth][width]        panels of 32 columns (the last may have 16)
+ *   U, dU          [panel][matrix][depth][width]      panels of 32 columns (the last may have 16)
+ *
+ * U has 36 matrices. At stride 1 each meets one of the 36 spots of a tile. At stride 2, the
+ * polyphase form (kernels/polyphase.h), a tile has 81 spots, and some matrices meet 4 or 16, which
+ * stand together as one, [channels / 16][tiles][rows][16], with so many rows a tile. All passes are
+ * the same for both.
  *
  * From one spot to the next the strides of power-of-two shapes would fall on the same cache sets:
  * each is padded by 320 bytes.
@@ -19,22 +24,41 @@
 #include "../kernels/kernels.h"
 #include "plan.h"
 
-enum { SPOTS = 36, TAPS = 9, SPOT_PADDING = 80 };
+enum { MATRICES = 36, TAPS = 9, SPOT_PADDING = 80 };
 
-/* Floats from one spot to the next, and of all spots. */
+/* Where a matrix of weights finds its spots, and how many rows a tile these have. */
+typedef struct {
+    int64_t spot, rows;
+} winograd_place;
+
+/* One of the two forms: F(4x4, 3x3) of stride 1, polyphase of stride 2. */
+typedef struct {
+    int64_t spots; /* of a tile: the sum of all rows */
+    winograd_place (*place)(int64_t matrix);
+    __typeof__(attn_kernel->winograd_input) input;
+    __typeof__(attn_kernel->winograd_input_adjoint) input_adjoint;
+    __typeof__(attn_kernel->winograd_output) output;
+    __typeof__(attn_kernel->winograd_output_adjoint) output_adjoint;
+    __typeof__(attn_kernel->winograd_weight) weight;
+    __typeof__(attn_kernel->winograd_weight_adjoint) weight_adjoint;
+} winograd_form;
+winograd_form attn_winograd_form(const attn_conv_shape *s);
+
+/* Floats from one spot or matrix to the next; of all spots, of all matrices of a panel or of all
+ * panels, whose columns are the channels of the product. */
 static inline int64_t spot_step(int64_t rows, int64_t columns)
 {
     return rows * columns + SPOT_PADDING;
 }
-static inline int64_t spots_size(int64_t rows, int64_t columns)
+static inline int64_t spots_size(const winograd_form *form, int64_t channels, int64_t tiles)
 {
-    return SPOTS * spot_step(rows, columns);
+    return form->spots * spot_step(channels, tiles);
 }
+static inline int64_t panel_size(int64_t depth) { return MATRICES * spot_step(depth, ATTN_PANEL); }
 static inline int64_t panel_count(int64_t columns) { return attn_ceil_div(columns, ATTN_PANEL); }
-/* All panels of U, whose columns are the channels of the product. */
 static inline int64_t weights_size(int64_t depth, int64_t columns)
 {
-    return panel_count(columns) * spots_size(depth, ATTN_PANEL);
+    return panel_count(columns) * panel_size(depth);
 }
 
 /* Transformed tiles of some channels: V, M or their gradients. */
@@ -47,9 +71,24 @@ static inline spots spots_at(float *data, int64_t channels, int64_t tiles)
 {
     return (spots){data, tiles, spot_step(channels, tiles)};
 }
-static inline float *spots_block(const spots *s, int64_t channel)
+/* Where a tile's channels begin in a spot of one row, in floats. */
+static inline int64_t spots_offset(const spots *s, int64_t channel, int64_t tile)
 {
-    return s->data + channel * s->tiles;
+    return channel * s->tiles + tile * ATTN_LANES;
+}
+
+/* The matrix of one product: rows from a tile on, columns from a channel on. */
+typedef struct {
+    float *data;
+    int64_t block, rows; /* `block` floats from sixteen columns to the next; rows of each tile */
+} spot_rows;
+
+static inline spot_rows spots_rows(const spots *s, winograd_place place, int64_t channel,
+                                   int64_t tile)
+{
+    return (spot_rows){
+        s->data + place.spot * s->spot + place.rows * spots_offset(s, channel, tile),
+        place.rows * s->tiles * ATTN_LANES, place.rows};
 }
 
 /* One matrix of weights to be transformed: U itself for the forward pass (depth C, columns K), its
@@ -57,6 +96,7 @@ static inline float *spots_block(const spots *s, int64_t channel)
 typedef struct {
     const float *weight;
     int64_t depth, columns, depth_stride, column_stride;
+    __typeof__(attn_kernel->winograd_weight) transform;
 } winograd_weights;
 
 winograd_weights attn_winograd_weights(const attn_conv_shape *s, const float *weight,
@@ -69,9 +109,9 @@ void attn_winograd_transform_weights(float *u, const winograd_weights *w, int64_
 /* All panels, in parallel. */
 void attn_winograd_transform_all_weights(float *u, const winograd_weights *w);
 
-/* out(36, tiles, width) = in(36, tiles [first, first + out's), depth) u(36, depth, width). */
-void attn_winograd_multiply(const spots *out, const spots *in, int64_t first, const float *u,
-                            int64_t depth, int64_t width);
+/* out(spots, tiles, width) = in(spots, tiles [first, first + out's), depth) u(36, depth, width). */
+void attn_winograd_multiply(const winograd_form *form, const spots *out, const spots *in,
+                            int64_t first, const float *u, int64_t depth, int64_t width);
 
 typedef struct {
     attn_winograd_tiles input, output;

@@ -1,4 +1,4 @@
-/* The backward pass of the Winograd engine: the exact adjoint of the forward pass.
+/* The backward pass of the Winograd engines: the exact adjoint of the forward pass.
  *
  *   dM = A dy A^T               the transformed output gradient, shared by both gradients
  *   dV = dM U^T, dx = B dV B^T  windows of neighbouring tiles overlap and add up
@@ -13,6 +13,7 @@
 typedef struct {
     const attn_conv_plan *plan;
     const attn_conv_workspace *space;
+    winograd_form form;
     winograd_tiles tiles;
     const attn_conv_gradients *operands;
     winograd_weights weights; /* transposed: depth K, columns C */
@@ -25,9 +26,8 @@ static void transform_input(const backward_job *j, const spots *v, int64_t first
 {
     const attn_conv_shape *s = &j->plan->shape;
     for (int64_t c = 0; c < s->C; c += ATTN_LANES)
-        attn_kernel->winograd_input(spots_block(v, c) + at * ATTN_LANES, v->spot,
-                                    j->operands->x + c * s->H * s->W, &j->tiles.input, first,
-                                    count);
+        j->form.input(v->data, v->spot, spots_offset(v, c, at), j->operands->x + c * s->H * s->W,
+                      &j->tiles.input, first, count);
 }
 
 static void transform_gradient(const backward_job *j, const spots *dm, int64_t first,
@@ -35,9 +35,8 @@ static void transform_gradient(const backward_job *j, const spots *dm, int64_t f
 {
     const attn_conv_shape *s = &j->plan->shape;
     for (int64_t k = 0; k < s->K; k += ATTN_LANES)
-        attn_kernel->winograd_output_adjoint(spots_block(dm, k) + at * ATTN_LANES, dm->spot,
-                                             j->operands->dy + k * s->P * s->Q, &j->tiles.output,
-                                             first, count);
+        j->form.output_adjoint(dm->data, dm->spot, spots_offset(dm, k, at),
+                               j->operands->dy + k * s->P * s->Q, &j->tiles.output, first, count);
 }
 
 /* dx of one panel of input channels: the tiles in dv, the first of which is tile `first`. */
@@ -47,20 +46,23 @@ static void store_input_gradient(const backward_job *j, const spots *dv, int64_t
     const attn_conv_shape *s = &j->plan->shape;
     for (int64_t c = 0; c < attn_panel_width(s->C, panel); c += ATTN_LANES) {
         int64_t plane = (panel * ATTN_PANEL + c) * s->H * s->W;
-        attn_kernel->winograd_input_adjoint(j->operands->dx + plane, spots_block(dv, c), dv->spot,
-                                            &j->tiles.input, first, dv->tiles);
+        j->form.input_adjoint(j->operands->dx + plane, dv->data, dv->spot, spots_offset(dv, c, 0),
+                              &j->tiles.input, first, dv->tiles);
     }
 }
 
 /* du(36, [channel, channel + depth), width) = [du +] V^T dM for one panel of output channels. */
-static void weight_product(float *du, int64_t du_spot, const spots *v, int64_t channel,
-                           int64_t depth, const spots *dm, int64_t panel, int64_t width, bool add)
+static void weight_product(const backward_job *j, float *du, int64_t du_step, const spots *v,
+                           int64_t channel, int64_t depth, const spots *dm, int64_t panel,
+                           int64_t width, bool add)
 {
-    for (int64_t spot = 0; spot < SPOTS; spot++)
-        attn_kernel->gemm_outer(du + spot * du_spot, spots_block(v, channel) + spot * v->spot,
-                                v->tiles * ATTN_LANES,
-                                spots_block(dm, panel * ATTN_PANEL) + spot * dm->spot,
-                                dm->tiles * ATTN_LANES, v->tiles, depth, width, add);
+    for (int64_t matrix = 0; matrix < MATRICES; matrix++, du += du_step) {
+        winograd_place place = j->form.place(matrix);
+        spot_rows x = spots_rows(v, place, channel, 0);
+        spot_rows y = spots_rows(dm, place, panel * ATTN_PANEL, 0);
+        attn_kernel->gemm_outer(du, x.data, x.block, y.data, y.block, x.rows * v->tiles, depth,
+                                width, add);
+    }
 }
 
 /* By images ---------------------------------------------------------------------------------- */
@@ -72,20 +74,20 @@ static void block_gradients(const backward_job *j, int64_t first, int64_t count,
     const attn_conv_gradients *o = j->operands;
     int64_t block = j->plan->backward.block;
     spots dm = spots_at(scratch, s->K, count);
-    spots v = spots_at(scratch + spots_size(s->K, block), s->C, count);
-    spots dv = spots_at(v.data + spots_size(s->C, block), ATTN_PANEL, count);
+    spots v = spots_at(scratch + spots_size(&j->form, s->K, block), s->C, count);
+    spots dv = spots_at(v.data + spots_size(&j->form, s->C, block), ATTN_PANEL, count);
     transform_gradient(j, &dm, first, count, 0);
     for (int64_t panel = 0; o->dx && panel < panel_count(s->C); panel++) {
-        const float *u = j->space->shared + panel * spots_size(s->K, ATTN_PANEL);
-        attn_winograd_multiply(&dv, &dm, 0, u, s->K, attn_panel_width(s->C, panel));
+        const float *u = j->space->shared + panel * panel_size(s->K);
+        attn_winograd_multiply(&j->form, &dv, &dm, 0, u, s->K, attn_panel_width(s->C, panel));
         store_input_gradient(j, &dv, panel, first);
     }
     if (!o->dweight)
         return;
     transform_input(j, &v, first, count, 0);
     for (int64_t panel = 0; panel < panel_count(s->K); panel++)
-        weight_product(du + panel * spots_size(s->C, ATTN_PANEL), spot_step(s->C, ATTN_PANEL), &v,
-                       0, s->C, &dm, panel, attn_panel_width(s->K, panel), add);
+        weight_product(j, du + panel * panel_size(s->C), spot_step(s->C, ATTN_PANEL), &v, 0, s->C,
+                       &dm, panel, attn_panel_width(s->K, panel), add);
 }
 
 /* A part of the images, block of tiles by block. */
@@ -105,9 +107,8 @@ static void part_task(void *context, int64_t part, int worker)
     float *dweight = j->partial + part * TAPS * s->C * s->K;
     for (int64_t panel = 0; panel < panel_count(s->K); panel++) {
         int64_t size = s->C * attn_panel_width(s->K, panel);
-        attn_kernel->winograd_weight_adjoint(dweight + panel * TAPS * s->C * ATTN_PANEL, size,
-                                             du + panel * spots_size(s->C, ATTN_PANEL),
-                                             spot_step(s->C, ATTN_PANEL), size);
+        j->form.weight_adjoint(dweight + panel * TAPS * s->C * ATTN_PANEL, size,
+                               du + panel * panel_size(s->C), spot_step(s->C, ATTN_PANEL), size);
     }
 }
 
@@ -136,7 +137,8 @@ static spots all_gradients(const backward_job *j)
 static spots all_inputs(const backward_job *j)
 {
     const attn_conv_shape *s = &j->plan->shape;
-    return spots_at(j->space->shared + spots_size(s->K, j->tiles.count), s->C, j->tiles.count);
+    float *data = j->space->shared + spots_size(&j->form, s->K, j->tiles.count);
+    return spots_at(data, s->C, j->tiles.count);
 }
 
 /* The tiles of an image: of dM first, then of V. */
@@ -158,12 +160,12 @@ static void input_panel_task(void *context, int64_t panel, int worker)
     const backward_job *j = context;
     const attn_conv_shape *s = &j->plan->shape;
     int64_t block = j->plan->backward.block, width = attn_panel_width(s->C, panel);
-    float *u = attn_conv_scratch(j->space, worker), *products = u + spots_size(s->K, ATTN_PANEL);
+    float *u = attn_conv_scratch(j->space, worker), *products = u + panel_size(s->K);
     spots dm = all_gradients(j);
     attn_winograd_transform_weights(u, &j->weights, panel, 0, s->K);
     for (int64_t first = 0; first < j->tiles.count; first += block) {
         spots dv = spots_at(products, ATTN_PANEL, attn_min(block, j->tiles.count - first));
-        attn_winograd_multiply(&dv, &dm, first, u, s->K, width);
+        attn_winograd_multiply(&j->form, &dv, &dm, first, u, s->K, width);
         store_input_gradient(j, &dv, panel, first);
     }
 }
@@ -176,10 +178,10 @@ static void weight_panel_task(void *context, int64_t index, int worker)
     int64_t strips = attn_ceil_div(s->C, STRIP), panel = index / strips;
     int64_t channel = index % strips * STRIP, depth = attn_min(STRIP, s->C - channel);
     int64_t width = attn_panel_width(s->K, panel), size = depth * width;
-    float *du = attn_conv_scratch(j->space, worker), *taps = du + spots_size(STRIP, ATTN_PANEL);
+    float *du = attn_conv_scratch(j->space, worker), *taps = du + panel_size(STRIP);
     spots dm = all_gradients(j), v = all_inputs(j);
-    weight_product(du, spot_step(depth, width), &v, channel, depth, &dm, panel, width, false);
-    attn_kernel->winograd_weight_adjoint(taps, size, du, spot_step(depth, width), size);
+    weight_product(j, du, spot_step(depth, width), &v, channel, depth, &dm, panel, width, false);
+    j->form.weight_adjoint(taps, size, du, spot_step(depth, width), size);
     float *dweight = j->operands->dweight + (panel * ATTN_PANEL * s->C + channel) * TAPS;
     attn_kernel->unpack_panel(dweight, taps, 0, 1, TAPS, TAPS, s->C * TAPS, depth, width);
 }
@@ -191,7 +193,8 @@ void attn_winograd_backward(const attn_conv_plan *plan, const attn_conv_workspac
 {
     const attn_conv_shape *s = &plan->shape;
     backward_job j = {
-        .plan = plan, .space = space, .tiles = attn_winograd_tiles_of(s), .operands = operands,
+        .plan = plan, .space = space, .form = attn_winograd_form(s),
+        .tiles = attn_winograd_tiles_of(s), .operands = operands,
         .weights = attn_winograd_weights(s, operands->weight, true),
         .partial = space->shared + weights_size(s->K, s->C),
     };
@@ -215,15 +218,16 @@ void attn_winograd_backward_memory(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
     attn_conv_pass *pass = &plan->backward;
+    winograd_form form = attn_winograd_form(s);
     int64_t tiles = attn_winograd_tiles_of(s).count, block = pass->block;
-    int64_t product = spots_size(ATTN_PANEL, block);
+    int64_t product = spots_size(&form, ATTN_PANEL, block);
     if (pass->by_channels) {
-        pass->shared = spots_size(s->K, tiles) + spots_size(s->C, tiles);
-        pass->worker = attn_max(spots_size(s->K, ATTN_PANEL) + product,
-                                spots_size(STRIP, ATTN_PANEL) + TAPS * STRIP * ATTN_PANEL);
+        pass->shared = spots_size(&form, s->K, tiles) + spots_size(&form, s->C, tiles);
+        pass->worker = attn_max(panel_size(s->K) + product,
+                                panel_size(STRIP) + TAPS * STRIP * ATTN_PANEL);
     } else {
         pass->shared = weights_size(s->K, s->C) + plan->parts * TAPS * s->C * s->K;
-        pass->worker = weights_size(s->C, s->K) + spots_size(s->K, block) +
-                       spots_size(s->C, block) + product;
+        pass->worker = weights_size(s->C, s->K) + spots_size(&form, s->K, block) +
+                       spots_size(&form, s->C, block) + product;
     }
 }

@@ -29,13 +29,22 @@ MANY_TILES = [
     ((19, 64, 13, 14), (32, 3, 3), 1, 1, 1),
     ((5, 32, 31, 29), (16, 3, 3), 1, (0, 2), 1),
 ]
+STRIDE_2 = [
+    ((3, 32, 16, 16), (64, 3, 3), 2, 1, 1),
+    ((2, 16, 7, 9), (32, 3, 3), 2, 1, 1),
+    ((1, 48, 8, 8), (80, 3, 3), 2, 1, 1),
+    ((5, 16, 1, 2), (16, 3, 3), 2, 1, 1),
+    ((2, 32, 13, 18), (48, 3, 3), 2, (2, 1), 1),
+    ((1, 16, 6, 5), (16, 3, 3), 2, 2, 1),
+    # Enough tiles that the work is cut by images.
+    ((3, 32, 65, 66), (16, 3, 3), 2, 1, 1),
+    ((11, 16, 31, 30), (48, 3, 3), 2, (1, 2), 1),
+]
 OTHER_KERNELS = [
     ((2, 32, 8, 8), (64, 1, 1), 1, 0, 1),
     ((9, 64, 4, 4), (32, 1, 1), 1, 0, 1),
     ((2, 16, 17, 13), (48, 1, 1), 1, 0, 1),
     ((2, 32, 8, 8), (64, 1, 1), 2, 0, 1),
-    ((3, 32, 16, 16), (64, 3, 3), 2, 1, 1),
-    ((2, 16, 7, 9), (32, 3, 3), 2, 1, 1),
     ((2, 16, 14, 14), (16, 7, 7), 3, 0, 1),
     ((1, 16, 12, 12), (32, 5, 3), (1, 2), (2, 0), 1),
     ((2, 16, 9, 9), (16, 1, 1), (4, 3), 0, 1),
@@ -63,9 +72,10 @@ ANY = [
 ]
 CASES = (
     [("winograd", *c) for c in BLOCKED + MANY_TILES]
-    + [("implicit_gemm", *c) for c in BLOCKED + OTHER_KERNELS]
+    + [("polyphase", *c) for c in STRIDE_2]
+    + [("implicit_gemm", *c) for c in BLOCKED + STRIDE_2[:2] + OTHER_KERNELS]
     + [("stem", *c) for c in IMAGES]
-    + [("im2col", *c) for c in ANY + IMAGES + BLOCKED[:3] + OTHER_KERNELS[4:6]]
+    + [("im2col", *c) for c in ANY + IMAGES + BLOCKED[:3] + STRIDE_2[:2]]
 )
 
 
@@ -203,40 +213,46 @@ def test_poisoned_memory(algorithm, force):
 def test_empty_batch(algorithm, force):
     force(algorithm)
     c, k = {"stem": (3, 16), "im2col": (5, 7)}.get(algorithm, (16, 32))
-    assert plan((0, c, 8, 8), (k, c, 3, 3), 1, 1, 1)["algorithm"] == algorithm
+    stride = 2 if algorithm == "polyphase" else 1
+    assert plan((0, c, 8, 8), (k, c, 3, 3), stride, 1, 1)["algorithm"] == algorithm
     x = attnnet.Tensor(np.zeros((0, c, 8, 8)), requires_grad=True)
     weight = attnnet.Tensor(np.ones((k, c, 3, 3)), requires_grad=True)
     bias = attnnet.Tensor(np.ones(k), requires_grad=True)
-    y = F.conv2d(x, weight, bias, padding=1)
-    assert y.shape == (0, k, 8, 8)
+    y = F.conv2d(x, weight, bias, stride, padding=1)
+    assert y.shape == (0, k, 8 // stride, 8 // stride)
     y.sum().backward()
     assert x.grad.shape == (0, c, 8, 8)
     assert not weight.grad.numpy().any()
     assert not bias.grad.numpy().any()
 
 
-@pytest.mark.parametrize(("algorithm", "rate"), [("winograd", 7e-8), ("implicit_gemm", 3.5e-8),
-                                                 ("im2col", 3.5e-8)])
+@pytest.mark.parametrize(
+    ("algorithm", "stride", "rate"),
+    [("winograd", 1, 7e-8), ("implicit_gemm", 1, 3.5e-8), ("im2col", 1, 3.5e-8),
+     ("polyphase", 2, 6.2e-8), ("implicit_gemm", 2, 3.5e-8)],
+)
 @pytest.mark.parametrize("shape", [(4, 64, 32), (16, 128, 8), (16, 512, 4)], ids=str)
-def test_error_against_float64(algorithm, rate, shape, force):
+def test_error_against_float64(algorithm, stride, rate, shape, force):
     """The relative error is a random walk over the summed terms; `rate` is twice what was measured.
 
     Measured as ||error|| / ||result|| / sqrt(terms): Winograd 3.5e-8 for the output and the input
-    gradient, direct sums 1.7e-8; the weight gradient is below both.
+    gradient, polyphase 1.6e-8 and 3.1e-8, direct sums 1.7e-8; the weight gradient is not above.
     """
     force(algorithm)
     n, c, h = shape
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n, c, h, h)).astype(np.float32)
     weight = (rng.standard_normal((64, c, 3, 3)) / np.sqrt(9 * c)).astype(np.float32)
-    y, backward = layers.conv2d(x, weight, None, 1, 1)
+    y, backward = layers.conv2d(x, weight, None, stride, 1)
     dy = rng.standard_normal(y.shape).astype(np.float32)
     dx, dw, _ = backward(dy.astype(np.float64))
     a, b = attnnet.Tensor(x, requires_grad=True), attnnet.Tensor(weight, requires_grad=True)
-    out = F.conv2d(a, b, None, 1, 1)
+    out = F.conv2d(a, b, None, stride, 1)
     out.backward(attnnet.Tensor(dy))
-    for name, got, expected, terms in (("output", out, y, 9 * c), ("dx", a.grad, dx, 9 * 64),
-                                       ("dw", b.grad, dw, n * h * h)):
+    pixels = n * y.shape[2] * y.shape[3]
+    for name, got, expected, terms in (("output", out, y, 9 * c),
+                                       ("dx", a.grad, dx, 9 * 64 / stride**2),
+                                       ("dw", b.grad, dw, pixels)):
         error = relative_l2(got.numpy(), expected) / np.sqrt(terms)
         assert error <= rate, f"{algorithm} {name}: {error:.2e}"
 
@@ -245,7 +261,11 @@ def test_choice():
     """What the plan prefers where nothing is forced."""
     for expected, x, w, stride, padding, groups in [
         ("winograd", (8, 64, 32, 32), (128, 64, 3, 3), 1, 1, 1),
-        ("implicit_gemm", (8, 64, 32, 32), (128, 64, 3, 3), 2, 1, 1),
+        ("polyphase", (8, 64, 32, 32), (128, 64, 3, 3), 2, 1, 1),
+        ("polyphase", (1, 256, 8, 8), (512, 256, 3, 3), 2, 1, 1),
+        ("implicit_gemm", (8, 64, 12, 12), (128, 64, 3, 3), 2, 1, 1),
+        ("implicit_gemm", (8, 64, 32, 32), (128, 64, 3, 3), 2, 0, 1),
+        ("implicit_gemm", (8, 64, 32, 32), (128, 64, 3, 3), (2, 1), 1, 1),
         ("implicit_gemm", (128, 512, 2, 2), (512, 512, 3, 3), 1, 1, 1),
         ("implicit_gemm", (8, 64, 32, 32), (128, 64, 1, 1), 1, 0, 1),
         ("stem", (8, 3, 32, 32), (64, 3, 3, 3), 1, 1, 1),
@@ -255,11 +275,13 @@ def test_choice():
         assert plan(x, w, stride, padding, groups)["algorithm"] == expected
 
 
-def test_winograd_cuts():
+@pytest.mark.parametrize("cases", [BLOCKED + MANY_TILES, STRIDE_2], ids=["winograd", "polyphase"])
+def test_winograd_cuts(cases, force):
     """Both ways of cutting the work are among the cases."""
+    force("winograd" if cases[0][2] == 1 else "polyphase")
     plans = [
         plan(x, (k, x[1], 3, 3), stride, padding, groups)
-        for x, (k, *_), stride, padding, groups in BLOCKED + MANY_TILES
+        for x, (k, *_), stride, padding, groups in cases
     ]
     for which in ("forward", "backward"):
         assert {p[which]["by_channels"] for p in plans} == {True, False}
@@ -270,6 +292,7 @@ def test_large_outputs(force):
     rng = np.random.default_rng(2)
     x = rng.standard_normal((18, 16, 96, 96)).astype(np.float32)
     for name, weight_shape, stride in (("winograd", (16, 16, 3, 3), 1),
+                                       ("polyphase", (64, 16, 3, 3), 2),
                                        ("implicit_gemm", (16, 16, 2, 2), 2)):
         force(name)
         weight = attnnet.Tensor(rng.standard_normal(weight_shape), requires_grad=True)
@@ -281,7 +304,7 @@ def test_large_outputs(force):
             return y.numpy(), batch.grad.numpy()
 
         whole = run(x)
-        assert whole[1].size > 1 << 21
+        assert max(result.size for result in whole) > 1 << 21
         for got, *pieces in zip(whole, *(run(x[i : i + 1]) for i in range(18)), strict=True):
             assert np.array_equal(got, np.concatenate(pieces))
 
