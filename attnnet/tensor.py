@@ -152,6 +152,30 @@ class Tensor(_core.Tensor):
         shape = f", shape={self.shape}" if self.numel() > 200 or self.numel() == 0 else ""
         return f"tensor({text}{shape}{tail})"
 
+    def _repr_html_(self) -> str:
+        """For notebooks: shape, what the tape knows, and how the values are spread."""
+        from html import escape
+
+        values = self.numpy()
+        facts = {"shape": " x ".join(map(str, self.shape)) or "a single value"}
+        if values.size == 1:
+            facts["value"] = f"{self.item():.6g}"
+        elif values.size:
+            facts["minimum, mean, maximum"] = (
+                f"{values.min():.4g}, {values.mean(dtype=np.float64):.4g}, {values.max():.4g}")
+            facts["standard deviation"] = f"{values.std(dtype=np.float64):.4g}"
+            broken = int((~np.isfinite(values)).sum())
+            if broken:
+                facts["not finite"] = f"{broken:,} of {values.size:,}"
+        if self.grad_fn:
+            facts["made by"] = self.grad_fn
+        facts["gradient"] = ("there" if self.is_leaf and self.grad is not None else
+                             "wanted" if self.requires_grad else "none")
+        rows = "".join(f"<tr><th>{name}</th><td>{text}</td></tr>" for name, text in facts.items())
+        shown = escape(np.array2string(values, threshold=50, precision=4))
+        return (f"<details><summary>tensor {facts['shape']}</summary><pre>{shown}</pre></details>"
+                f"<table>{rows}</table>")
+
     def __reduce__(self):
         return _rebuild, (type(self), np.array(self.numpy()), self.requires_grad and self.is_leaf)
 

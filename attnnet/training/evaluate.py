@@ -89,6 +89,12 @@ class Evaluation:
     def __str__(self) -> str:
         return self.table()
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the table as it is."""
+        from html import escape
+
+        return f"<pre>{escape(self.table())}</pre>"
+
 
 def evaluate(
     model: Module,

@@ -156,3 +156,15 @@ def test_impossible_sizes_are_refused_without_harm():
     x = attnnet.Tensor(np.zeros((1, 1)))
     with pytest.raises(MemoryError):
         attnnet.functional.pad(x, (0, 1 << 40, 0, 1 << 40))
+
+
+def test_html_for_notebooks():
+    x = attnnet.tensor(np.array([[1.0, np.nan], [3.0, 4.0]], np.float32), requires_grad=True)
+    text = x._repr_html_()
+    assert "<th>shape</th><td>2 x 2</td>" in text and "<td>1 of 4</td>" in text
+    assert "<th>gradient</th><td>wanted</td>" in text
+    y = (x * x).sum()
+    assert "<td>sum</td>" in y._repr_html_() and "a single value" in y._repr_html_()
+    y.backward()
+    assert "<th>gradient</th><td>there</td>" in x._repr_html_()
+    assert "<td>0 x 3</td>" in attnnet.tensor(np.zeros((0, 3), np.float32))._repr_html_()
