@@ -29,7 +29,8 @@ from .random import get_rng_state, manual_seed, set_rng_state  # noqa: E402
 from .tensor import Tensor, from_dlpack, tensor  # noqa: E402
 
 _MODULES = (
-    "bench", "cli", "data", "errors", "interop", "models", "nn", "optim", "plots", "training",
+    "bench", "cli", "data", "errors", "explain", "interop", "models", "nn", "optim", "plots",
+    "training",
 )
 _NAMES = {
     "nn": ("Module", "Parameter", "list_blocks", "register_block"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from . import _core
 
@@ -45,3 +47,27 @@ def enable_grad() -> _GradMode:
 def is_grad_enabled() -> bool:
     """Whether operations of this thread are recorded now."""
     return _core.grad_enabled()
+
+
+_guided: ContextVar[bool] = ContextVar("guided_relu", default=False)
+
+
+@contextmanager
+def guided_relu() -> Iterator[None]:
+    """Inside, a ReLU that is recorded passes a gradient only where its input *and* the gradient
+    are positive (Springenberg et al. 2015, "Striving for Simplicity").
+
+    It holds at every ReLU, module or function: batch norms with a ReLU and the attention blocks of
+    ``attnnet.nn`` are taken apart. The one-operation blocks of ``attnnet.functional`` (``F.se``),
+    which hide theirs, refuse to run.
+    """
+    before = _guided.set(True)
+    try:
+        yield
+    finally:
+        _guided.reset(before)
+
+
+def is_relu_guided() -> bool:
+    """Whether this is inside :func:`guided_relu`."""
+    return _guided.get()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import _core
+from .autograd import is_relu_guided
 from .functional_blocks import block_gates, ca, nab, new_block, sa, se, sec  # noqa: F401
 from .random import next_draw
 
@@ -43,7 +44,14 @@ def _pair(value: Pair, function: str, name: str) -> tuple[int, int]:
 
 def relu(x):
     """max(x, 0). NaN stays NaN; the gradient at 0 is 0."""
-    return _core.unary("relu", _tensor(x))
+    return _rectified(_tensor(x))
+
+
+def _rectified(x):
+    y = _core.unary("relu", x)
+    if is_relu_guided() and y.requires_grad:
+        y.register_hook(lambda grad: clamp(grad, min=0))
+    return y
 
 
 def sigmoid(x):
@@ -239,6 +247,9 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training: b
     Raises:
         ValueError: in training with fewer than two values a channel.
     """
+    if relu and is_relu_guided():
+        return _rectified(batch_norm(x, running_mean, running_var, weight, bias, training,
+                                     momentum, eps, residual=residual))
     return _core.batch_norm(_tensor(x), weight, bias, running_mean, running_var, residual, training,
                             relu, momentum, eps)
 

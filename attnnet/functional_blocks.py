@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from . import _core
+from .autograd import is_relu_guided
 from .errors import unknown_name
 
 __all__ = ["Gates", "block_gates", "ca", "nab", "new_block", "sa", "se", "sec"]
@@ -23,6 +24,16 @@ def _tensor(value) -> _core.Tensor:
     from .tensor import Tensor
 
     return Tensor(value)
+
+
+def _input(x) -> _core.Tensor:
+    """x as a tensor, unless inside ``guided_relu``, which cannot reach a ReLU in an operation."""
+    if is_relu_guided():
+        raise RuntimeError(
+            "guided backpropagation cannot reach the ReLU inside a block that is one operation: "
+            "use the block's module, or compose it of plain operations"
+        )
+    return _tensor(x)
 
 
 def se(x, w1, w2, *, relu: bool = False):
@@ -44,7 +55,7 @@ def se(x, w1, w2, *, relu: bool = False):
         ValueError: for shapes that do not fit, and where K is 0 (too few channels to reduce).
         TypeError: for a weight that is not a tensor.
     """
-    return _core.se(_tensor(x), w1, w2, relu)
+    return _core.se(_input(x), w1, w2, relu)
 
 
 def sec(x, w1, b1, w2, b2, *, relu: bool = False):
@@ -66,7 +77,7 @@ def sec(x, w1, b1, w2, b2, *, relu: bool = False):
         ValueError: for shapes that do not fit, and where K is 0 (too few channels to reduce).
         TypeError: for a weight that is not a tensor.
     """
-    return _core.sec(_tensor(x), w1, b1, w2, b2, relu)
+    return _core.sec(_input(x), w1, b1, w2, b2, relu)
 
 
 def ca(x, w1, b1, w2, b2, pool_types: Sequence[str] = ("avg", "max"), *, relu: bool = False):
@@ -93,7 +104,7 @@ def ca(x, w1, b1, w2, b2, pool_types: Sequence[str] = ("avg", "max"), *, relu: b
             few channels to reduce).
         TypeError: for a weight that is not a tensor.
     """
-    return _core.ca(_tensor(x), w1, b1, w2, b2, tuple(pool_types), relu)
+    return _core.ca(_input(x), w1, b1, w2, b2, tuple(pool_types), relu)
 
 
 def sa(x, conv_w, conv_b, running_mean, running_var, bn_w, bn_b, training: bool,
@@ -121,7 +132,7 @@ def sa(x, conv_w, conv_b, running_mean, running_var, bn_w, bn_b, training: bool,
         ValueError: for shapes that do not fit, and in training where N * H * W is below 2.
         TypeError: for a weight that is not a tensor.
     """
-    return _core.sa(_tensor(x), conv_w, conv_b, running_mean, running_var, bn_w, bn_b, training,
+    return _core.sa(_input(x), conv_w, conv_b, running_mean, running_var, bn_w, bn_b, training,
                     momentum, eps, relu)
 
 
@@ -144,7 +155,7 @@ def new_block(x, w1, w2, conv_w, conv_b, running_mean, running_var, bn_w, bn_b, 
             training where N * H * W is below 2.
         TypeError: for a weight that is not a tensor.
     """
-    return _core.new_block(_tensor(x), w1, w2, conv_w, conv_b, running_mean, running_var, bn_w,
+    return _core.new_block(_input(x), w1, w2, conv_w, conv_b, running_mean, running_var, bn_w,
                            bn_b, training, momentum, eps, relu)
 
 
@@ -167,7 +178,7 @@ def nab(x, sam_w, sam_b, cam_w, cam_b, *, relu: bool = False):
         ValueError: for shapes that do not fit, and where H or W is below 7.
         TypeError: for a weight that is not a tensor.
     """
-    return _core.nab(_tensor(x), sam_w, sam_b, cam_w, cam_b, relu)
+    return _core.nab(_input(x), sam_w, sam_b, cam_w, cam_b, relu)
 
 
 class Gates(NamedTuple):

@@ -72,11 +72,7 @@ class Predictions(list):
 
 def probabilities(model: Classifier, images: Any, batch_size: int, resize: bool) -> np.ndarray:
     """(N, num_classes) float64; see ``Classifier.predict``."""
-    if isinstance(images, Tensor):
-        _check_shape(model, tuple(images.shape))
-        ready = images.detach().numpy()
-    else:
-        ready = prepare(model, images, resize)
+    ready = network_input(model, images, resize)
     rows = [np.zeros((0, model.num_classes))]
     with evaluating(model):
         for start in range(0, len(ready), batch_size):
@@ -84,6 +80,14 @@ def probabilities(model: Classifier, images: Any, batch_size: int, resize: bool)
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
             rows.append(powers / powers.sum(axis=1, keepdims=True))
     return np.concatenate(rows)
+
+
+def network_input(model: Classifier, images: Any, resize: bool = False) -> np.ndarray:
+    """What ``Classifier.predict`` takes, as float32 (N, C, H, W), normalised."""
+    if isinstance(images, Tensor):
+        _check_shape(model, tuple(images.shape))
+        return images.detach().numpy()
+    return prepare(model, images, resize)
 
 
 def prepare(model: Classifier, images: Any, resize: bool = False) -> np.ndarray:

@@ -11,6 +11,7 @@ s() is the sigmoid, GAP and GMP are the means and maxima over all positions of a
 from __future__ import annotations
 
 from .. import functional as F
+from ..autograd import is_relu_guided
 from ..tensor import Tensor
 from . import hooks
 from .containers import Sequential
@@ -23,9 +24,11 @@ class AttentionBlock(Module):
     """Base of the blocks: chooses between the fused operation and the composed one."""
 
     is_one_operation = True  # False for chains of other blocks
+    hides_relu = True  # whether the fused operation may hold a ReLU inside
 
     def forward(self, x: Tensor) -> Tensor:
-        if hooks.any_alive() and any(m._hooked for m in self.modules() if m is not self):
+        hooked = hooks.any_alive() and any(m._hooked for m in self.modules() if m is not self)
+        if hooked or (self.hides_relu and is_relu_guided()):
             return self.reference(x)
         return self.fused(x)
 
@@ -35,7 +38,7 @@ class AttentionBlock(Module):
         Args:
             x: (N, C, H, W). relu: the module that follows, a ReLU or what took its place.
         """
-        if hooks.any_alive() or type(relu) is not ReLU:
+        if hooks.any_alive() or is_relu_guided() or type(relu) is not ReLU:
             return relu(self(x))
         return self.fused(x, relu=True)
 

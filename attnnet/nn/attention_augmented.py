@@ -39,6 +39,8 @@ class AA(AttentionBlock):
             of another size.
     """
 
+    hides_relu = False
+
     def __init__(
         self,
         channels: int,

@@ -5,11 +5,8 @@ Needs PyTorch; import only behind ``pytest.importorskip("torch")``.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import re
 from dataclasses import dataclass
-from unittest import mock
 
 import numpy as np
 import torch
@@ -18,6 +15,7 @@ import attnnet
 from attnnet.bench.peers import torch_networks
 
 from .compare import EPS32, relative_l2
+from .narrow import narrowed
 
 
 @dataclass
@@ -98,21 +96,8 @@ def torch_model(c: Case, dtype, state=None):
     return model
 
 
-@contextlib.contextmanager
-def _narrowed(factor: int):
-    """attnnet's networks with every width divided."""
-    resnet, vgg = (importlib.import_module(f"attnnet.models.{m}") for m in ("resnet", "vgg"))
-    planes = tuple(w // factor for w in resnet.PLANES)
-    widths = tuple(w // factor for w in vgg.WIDTHS)
-    with (
-        mock.patch.object(resnet, "PLANES", planes),
-        mock.patch.multiple(vgg, WIDTHS=widths, HIDDEN=vgg.HIDDEN // factor),
-    ):
-        yield
-
-
 def attnnet_model(c: Case, state=None):
-    with _narrowed(c.narrow):
+    with narrowed(c.narrow):
         model = attnnet.create_model(c.arch, c.block, **c.options)
     missing, unexpected = model.load_state_dict(state or c.state)
     assert not missing and not unexpected, (missing, unexpected)
