@@ -85,7 +85,7 @@ def test_rows(form, x):
 
 def test_what_is_refused(x):
     model = tiny.network("resnet18", "AA_3")
-    with pytest.raises(ValueError, match=r"one AA block, found layer3\.0\.attention, layer3\.1\.att"):
+    with pytest.raises(ValueError, match=r"one AA block, found layer3\.0\.attention, layer3\.1"):
         attention_rows(model, x, (0, 0))
     for query in ((4, 0), (0, -1)):
         with pytest.raises(ValueError, match="outside of 4 x 4 positions"):
