@@ -51,7 +51,7 @@ BLOCKS = (None, "SE_12", "SEC_12", "CA_12", "AA_2", "CBAM_12", "NEW_12", "SE_SA_
 def test_every_relu_of_every_network(arch, block, monkeypatch):
     """PyTorch's twin with its one ReLU function replaced; modules call it too."""
     torch = pytest.importorskip("torch")
-    from reference import torch_models
+    from attnnet.bench.peers import torch_networks
 
     class Guided(torch.autograd.Function):
         @staticmethod
@@ -66,7 +66,7 @@ def test_every_relu_of_every_network(arch, block, monkeypatch):
 
     size = 32 if arch == "vgg11" else 8
     model = tiny.network(arch, block, size)
-    twin = torch_models.create(arch, block, image_size=size, narrow=tiny.NARROW)
+    twin = torch_networks.create(arch, block, image_size=size, narrow=tiny.NARROW)
     twin.load_state_dict({k: torch.tensor(v) for k, v in model.state_dict().items()})
     twin = twin.double().eval()
     images = tiny.images(2, size)

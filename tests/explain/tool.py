@@ -9,7 +9,8 @@ import numpy as np
 import pytorch_grad_cam as tool
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from reference import torch_models
+
+from attnnet.bench.peers import torch_networks
 
 from . import tiny
 
@@ -30,7 +31,7 @@ CLASSES = {
 
 def twin(model, arch: str, block: str | None, size: int, classes: int = 10) -> torch.nn.Module:
     """The PyTorch network with the model's weights, in evaluation mode."""
-    other = torch_models.create(
+    other = torch_networks.create(
         arch, block, num_classes=classes, image_size=size, narrow=tiny.NARROW
     )
     other.load_state_dict({key: torch.tensor(v) for key, v in model.state_dict().items()})
