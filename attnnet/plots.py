@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .data import Dataset
-    from .training import Evaluation, History, Recipe
+    from .training import Callback, Evaluation, History, Recipe, Trainer
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _MARKERS = "osD^vP*"
@@ -235,3 +235,71 @@ def _check(
                 f"epochs: got {epochs[0]} to {epochs[1]}, expected a range that starts within "
                 f"1 to {longest}"
             )
+
+
+class LivePlot:
+    """A plot in a notebook that grows while trainings run, a curve a training.
+
+        >>> live = attnnet.plots.LivePlot()
+        >>> for block in (None, "CBAM_12"):
+        ...     attnnet.train(recipe.replace(block=block), f"runs/{block}",
+        ...                   callbacks=[live.follow(block or "base")])
+
+    Outside a notebook it draws nothing; ``figure`` gives the plot as it stands.
+
+    Args:
+        metrics, epochs, split: as for :func:`plot_history`.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[str] = ("top1", "loss"),
+        epochs: tuple[int, int] | None = None,
+        split: str = "test",
+    ) -> None:
+        self.histories: dict[str, History] = {}
+        self._options: dict[str, Any] = {"metrics": metrics, "epochs": epochs, "split": split}
+        self._handle: Any = None
+
+    def follow(self, name: str) -> Callback:
+        """A callback for the training that the legend calls so."""
+        from .training.callbacks import Callback
+
+        live = self
+
+        class Follow(Callback):
+            def on_train_begin(self, trainer: Trainer) -> None:
+                live.histories[name] = trainer.history
+                live._show()
+
+            def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> None:
+                live._show()
+
+        return Follow()
+
+    def add(self, name: str, history: History) -> None:
+        """Shows a history that is there already."""
+        self.histories[name] = history
+        self._show()
+
+    @property
+    def figure(self) -> Figure:
+        """The plot of all histories that have an epoch.
+
+        Raises:
+            ValueError: none has.
+        """
+        return plot_history({k: h for k, h in self.histories.items() if h}, **self._options)
+
+    def _show(self) -> None:
+        from .training.progress import in_notebook
+
+        if not in_notebook() or not any(self.histories.values()):
+            return
+        from IPython.display import Image, display
+
+        picture = Image(png(self.figure))
+        if self._handle is None:
+            self._handle = display(picture, display_id=True)
+        else:
+            self._handle.update(picture)

@@ -1,15 +1,20 @@
 """Curves of trainings, the picture of one, and the command that draws them."""
 
 import math
+import sys
+import types
 
 import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
 
+from training.tiny import recipe
+
+import attnnet
 from attnnet.cli import main
 from attnnet.data import from_arrays
-from attnnet.plots import COLOURS, draw_sheet, plot_history, png
+from attnnet.plots import COLOURS, LivePlot, draw_sheet, plot_history, png
 from attnnet.training import History, Recipe
 from attnnet.training.evaluate import score
 
@@ -106,6 +111,38 @@ def test_picture_without_mistakes_and_with_nan_losses():
     figure = draw_sheet(Recipe(), rows, dataset, evaluation)
     assert len(figure.subfigs) == 2  # the curves, the images, no mistakes
     assert png(figure)
+
+
+def test_live_plot_follows_trainings(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, picture):
+            shown.append(("update", picture.data))
+
+    def display(picture, display_id):
+        shown.append(("new", picture.data))
+        return Handle()
+
+    def image(data):
+        return types.SimpleNamespace(data=data)
+
+    module = types.SimpleNamespace(display=display, Image=image)
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=module))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    monkeypatch.setattr("attnnet.training.progress.in_notebook", lambda: True)
+    live = LivePlot(metrics=("top1",))
+    for name in ("base", "again"):
+        attnnet.Trainer(recipe(epochs=2), False, [live.follow(name)], progress=False).fit()
+    assert [kind for kind, _ in shown] == ["new", "update", "update", "update", "update"]
+    assert all(data.startswith(b"\x89PNG") for _, data in shown)
+    (axes,) = live.figure.axes
+    assert list(lines(axes)) == ["base", "again"] and len(lines(axes)["base"]) == 2
+
+
+def test_history_shows_its_curves_in_a_notebook():
+    assert "data:image/png" in history(2)._repr_html_()
+    assert "data:image/png" not in history(1)._repr_html_()
 
 
 @pytest.fixture

@@ -16,6 +16,9 @@ from .parser import Parser, one_line
 COMMANDS = {
     "train": "train a network, or go on with a training",
     "evaluate": "accuracy of a checkpoint: top-1, top-5, each class",
+    "infer": "what a network says of images",
+    "cam": "where a network looks: class activation maps, guided backpropagation",
+    "compare": "the same images through several networks, as a page",
     "plot": "accuracy and loss curves of trainings",
     "bench": "how fast it is here, and beside other systems",
     "list": "the models, blocks, data sets and presets there are",

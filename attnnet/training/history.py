@@ -138,14 +138,26 @@ class History(list):
         return f"History({len(self)} epochs{stopped}; last: {last})"
 
     def _repr_html_(self) -> str:
-        """A table for notebooks."""
+        """For notebooks: a table, under its curves where matplotlib is installed."""
         names = self.columns()
         head = "".join(f"<th>{name}</th>" for name in names)
         body = "".join(
             "<tr>" + "".join(f"<td>{_shown(row.get(name))}</td>" for name in names) + "</tr>"
             for row in self
         )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"{_curves(self)}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _curves(history: History) -> str:
+    """The curves as an HTML image; "" for fewer than two epochs or without matplotlib."""
+    from importlib.util import find_spec
+
+    if len(history) < 2 or find_spec("matplotlib") is None:
+        return ""
+    from ..plots import plot_history, png
+    from ..report import picture
+
+    return picture(png(plot_history(history), dpi=72), "accuracy and loss against the epoch")
 
 
 def _are_rows(rows: Any) -> bool:

@@ -1,0 +1,175 @@
+"""What several commands share: which data set, which images, a progress bar."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..data import Dataset
+    from ..nn import Module
+
+
+def add_data_arguments(parser: Any) -> None:
+    """Adds the options that say which data set is meant; see :func:`dataset_of`."""
+    parser.add_argument("--dataset", metavar="NAME", help="default: what it was trained on")
+    parser.add_argument("--data", metavar="PATH", help="folder of the data set's files")
+    parser.add_argument(
+        "--image-size", type=int, metavar="N", help="pixels that images of folder:PATH get"
+    )
+    parser.add_argument(
+        "--split", choices=("test", "train"), default="test", metavar="NAME",
+        help="test (default) or train",
+    )  # fmt: skip
+
+
+def dataset_of(args: argparse.Namespace, model: Module, limit: int | None = None) -> Dataset:
+    """The images of a data set: by default those that the model's training tested on.
+
+    Args:
+        args: with what :func:`add_data_arguments` adds.
+        model: as ``attnnet.load`` gives it.
+        limit: so many images at most; default: as many as the training used.
+
+    Raises:
+        ValueError: an unknown data set, or none is known.
+        DataError: the images are missing, or have other classes than the model.
+    """
+    from ..errors import DataError
+    from ..training.names import check_dataset
+    from ..training.setup import at_most, load_named
+
+    recipe = getattr(model, "recipe", None)
+    name, seed = args.dataset, 0
+    if name is None:
+        if recipe is None:
+            raise ValueError("the checkpoint does not say what it was trained on: use --dataset.")
+        name, seed = recipe.dataset, recipe.seed
+        if limit is None:
+            limit = recipe.limit_test if args.split == "test" else recipe.limit_train
+    check_dataset(name)
+    size = getattr(recipe, "image_size", None) if args.dataset is None else args.image_size
+    train, test = load_named(name, args.data, limit, limit, size)
+    dataset = at_most(test if args.split == "test" else train, limit, seed)
+    known = getattr(model, "class_names", None)
+    if known is not None and list(known) != list(dataset.classes):
+        raise DataError(
+            f"the model knows the classes {_few(known)}, but {dataset.name} has "
+            f"{_few(dataset.classes)}."
+        )
+    return dataset
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f", ... ({len(names)})" if len(names) > 3 else "")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Images that a command works on.
+
+    Attributes:
+        pixels: (N, C, H, W) uint8, of the size that the model takes.
+        names: one an image, good as part of a file's name.
+        labels: (N,) true classes; None for files.
+    """
+
+    pixels: np.ndarray
+    names: list[str]
+    labels: np.ndarray | None
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """(N, H, W, 3) uint8; a single channel three times, further ones are not shown."""
+        shown = self.pixels[:, :3] if self.pixels.shape[1] >= 3 else self.pixels[:, :1]
+        return np.ascontiguousarray(np.broadcast_to(
+            shown, (len(shown), 3, *shown.shape[2:])
+        ).transpose(0, 2, 3, 1))  # fmt: skip
+
+
+def add_image_arguments(parser: Any, positional: bool = True) -> None:
+    """Adds the options that say which images are meant; see :func:`images_of`."""
+    parser.add_argument(
+        "images" if positional else "--images",
+        nargs="*" if positional else "+",
+        default=[],
+        metavar="IMAGE",
+        help="image files, brought to the network's size; default: test images",
+    )
+    parser.add_argument(
+        "--indices", nargs="+", type=int, metavar="N", help="which images of the data set; "
+        "default: the first four"
+    )  # fmt: skip
+    add_data_arguments(parser)
+
+
+def images_of(args: argparse.Namespace, model: Module) -> Chosen:
+    """The images that the command line names.
+
+    Raises:
+        ValueError: files and indices at once, or an index that does not exist.
+        DataError: a file is no image, or the data set is missing.
+        OSError: a file is missing.
+    """
+    if args.images:
+        if args.indices:
+            raise ValueError("give image files or --indices, not both.")
+        return Chosen(_read(args.images, model), [Path(name).stem for name in args.images], None)
+    dataset = dataset_of(args, model)
+    indices = args.indices or range(min(4, len(dataset.labels)))
+    for index in indices:
+        if not 0 <= index < len(dataset.labels):
+            raise ValueError(
+                f"--indices: got {index}, expected 0 to {len(dataset.labels) - 1}, of the "
+                f"{len(dataset.labels):,} {args.split} images of {dataset.name}."
+            )
+    rows = list(indices)
+    return Chosen(dataset.images[rows], [str(row) for row in rows], dataset.labels[rows])
+
+
+def _read(files: list[str], model: Module) -> np.ndarray:
+    from PIL import Image
+
+    from ..errors import DataError
+
+    mode = {1: "L", 3: "RGB"}.get(model.in_channels)
+    if mode is None:
+        raise ValueError(f"image files have 1 or 3 channels, the network has {model.in_channels}.")
+    height, width = model.image_size
+    pixels = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                small = image.convert(mode).resize((width, height), Image.Resampling.LANCZOS)
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(f"{file}: not an image that can be read: {error}.") from None
+        pixels.append(np.asarray(small).reshape(height, width, -1).transpose(2, 0, 1))
+    return np.stack(pixels)
+
+
+class Bar:
+    """A progress bar on a terminal, nothing elsewhere."""
+
+    def __init__(self, total: int, unit: str = "img") -> None:
+        from ..training.progress import bar_class
+
+        make = bar_class()
+        self._bar: Any = make and make(total=total, unit=unit, leave=False, dynamic_ncols=True)
+
+    def update(self, done: int, total: int) -> None:
+        """So many of all are done."""
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,162 @@
+"""``attnnet compare``: the same images through several networks, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .choice import Bar, Chosen, add_image_arguments, dataset_of, images_of
+from .looks import Looks, add_look_arguments, enlargement, look, save, true_name
+
+if TYPE_CHECKING:
+    from ..nn import Module
+    from ..training import Evaluation
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.epilog = (
+        "Writes compare.html (all of it in one file), accuracy.csv, predictions.csv, and for each "
+        "image a picture with a row a network: map, guided backpropagation, their product."
+    )
+    parser.add_argument(
+        "checkpoints", nargs="+", metavar="CHECKPOINT", help="checkpoints or training folders"
+    )
+    parser.add_argument("--labels", nargs="+", metavar="NAME", help="one a checkpoint; default: "
+                        "network and block")  # fmt: skip
+    add_image_arguments(parser, positional=False)
+    add_look_arguments(parser, weight=0.6)
+    parser.add_argument(
+        "--evaluate", type=int, metavar="N", help="images for the accuracy table; 0: no table; "
+        "default: as many as the trainings tested on"
+    )  # fmt: skip
+    parser.add_argument("--output", default="comparison", metavar="DIR", help="default: comparison")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads; default: all cores")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compares, prints and writes; returns the exit code."""
+    from .. import set_num_threads
+    from ..interop import load
+
+    if args.threads is not None:
+        set_num_threads(args.threads)
+    models = _named([load(path) for path in args.checkpoints], args.labels)
+    first = next(iter(models.values()))
+    for name, model in models.items():
+        if (model.class_names, model.image_size) != (first.class_names, first.image_size):
+            raise ValueError(f"{name} has other classes or another image size than the first one.")
+    chosen = images_of(args, first)
+    looks = {name: look(model, chosen, args) for name, model in models.items()}
+    found = {name: _evaluate(args, name, model) for name, model in models.items()}
+    folder = Path(args.output)
+    strips = [_strip(folder, chosen, row, first, looks) for row in range(len(chosen.names))]
+    accuracy = _accuracy(models, found)
+    predictions = _predictions(models, chosen)
+    for name, table in (("accuracy", accuracy), ("predictions", predictions)):
+        with open(folder / f"{name}.csv", "w", newline="") as file:
+            csv.writer(file).writerows(table)
+        print("\n".join("  ".join(f"{c:<14}" for c in row).rstrip() for row in table) + "\n")
+    _page(args, chosen, accuracy, predictions, strips).write(folder / "compare.html")
+    print(f"page: {folder / 'compare.html'}")
+    return 0
+
+
+def _named(models: list[Module], labels: list[str] | None) -> dict[str, Module]:
+    """The models by label: given, or network and block, numbered where two are alike."""
+    if labels is None:
+        labels = [f"{model.arch} {model.block_name}" for model in models]
+        seen: dict[str, int] = {}
+        for i, label in enumerate(labels):
+            seen[label] = seen.get(label, 0) + 1
+            if seen[label] > 1:
+                labels[i] = f"{label} ({seen[label]})"
+    if len(labels) != len(models):
+        raise ValueError(f"--labels: got {len(labels)}, expected {len(models)}, one a checkpoint.")
+    if len(set(labels)) < len(labels):
+        raise ValueError("--labels: two are alike.")
+    return dict(zip(labels, models, strict=True))
+
+
+def _evaluate(args: argparse.Namespace, name: str, model: Module) -> Evaluation | None:
+    """The model on the data set's images; None where none is asked for or known."""
+    from ..training.evaluate import evaluate
+
+    unknown = args.dataset is None and getattr(model, "recipe", None) is None
+    if args.evaluate == 0 or (unknown and args.images):
+        return None
+    dataset = dataset_of(args, model, args.evaluate)
+    with Bar(len(dataset.labels)) as bar:
+        return evaluate(model, dataset, on_batch=bar.update)
+
+
+def _accuracy(models: dict[str, Module], found: dict[str, Any]) -> list[list[str]]:
+    """A head and a row a network."""
+    table = [["network", "parameters", "images", "top-1 %", "top-5 %", "loss"]]
+    for name, model in models.items():
+        parameters = f"{sum(p.numel() for p in model.parameters()):,}"
+        result = found[name]
+        figures = ["", "", "", ""]
+        if result is not None:
+            figures = [f"{result.images:,}", f"{result.top1:.2f}", f"{result.top5:.2f}",
+                       f"{result.loss:.4f}"]  # fmt: skip
+        table.append([name, parameters, *figures])
+    return table
+
+
+def _predictions(models: dict[str, Module], chosen: Chosen) -> list[list[str]]:
+    """A head and a row an image: its true class, then each network's word on it."""
+    first = next(iter(models.values()))
+    table = [["image", "true", *models]]
+    said = [model.predict(chosen.pixels) for model in models.values()]
+    for row, name in enumerate(chosen.names):
+        table.append([name, true_name(chosen, first, row), *(str(one[row]) for one in said)])
+    return table
+
+
+def _strip(
+    folder: Path, chosen: Chosen, row: int, model: Module, looks: dict[str, Looks]
+) -> np.ndarray:
+    """One image's picture, written: a row a network, of map, guided backpropagation, product."""
+    from .. import explain
+
+    image = chosen.pictures[row]
+    tiles, titles = [], []
+    for name, seen in looks.items():
+        tiles += [image, *(rows[row] for rows in seen.rows().values())]
+        titles += [name, seen.cam.titles()[row], "guided", "product"]
+    sheet = explain.grid(tiles, columns=4, titles=titles, scale=enlargement(image))
+    save(folder, f"{chosen.names[row]}-strips", sheet)
+    return sheet
+
+
+def _page(
+    args: argparse.Namespace,
+    chosen: Chosen,
+    accuracy: list[list[str]],
+    predictions: list[list[str]],
+    strips: list[np.ndarray],
+) -> Any:
+    from ..report import Page, picture
+
+    page = Page(f"{len(accuracy) - 1} networks on the same images")
+    page.heading("Accuracy")
+    page.table(accuracy[0], accuracy[1:])
+    page.heading("Predictions")
+    page.table(predictions[0], predictions[1:])
+    page.heading("Where they look")
+    where = f" of {', '.join(args.layers)}" if args.layers else ""
+    page.text(
+        f"A row a network: the image, {args.method}{where} over it, guided backpropagation, and "
+        "the product of the two.", note=True,
+    )  # fmt: skip
+    for row, sheet in enumerate(strips):
+        true = predictions[1 + row][1]
+        title = f"Image {chosen.names[row]}" + (f": {true}" if true else "")
+        page.text(title)
+        page.add(picture(sheet, f"{title}, as each network sees it"))
+    return page

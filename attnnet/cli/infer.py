@@ -1,0 +1,43 @@
+"""``attnnet infer``: what a network says of images, and pictures of where it looks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .choice import add_image_arguments, images_of
+from .looks import add_look_arguments, look, save, true_name
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("checkpoint", help="a checkpoint, or a training's folder (its best one)")
+    add_image_arguments(parser)
+    parser.add_argument("--top", type=int, default=3, metavar="N", help="classes; default 3")
+    parser.add_argument("--output", metavar="DIR", help="write the overlay of each image there")
+    add_look_arguments(parser, weight=0.5)
+    parser.add_argument("--threads", type=int, metavar="N", help="threads; default: all cores")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predicts and prints; returns the exit code."""
+    from .. import set_num_threads
+    from ..interop import load
+
+    if args.threads is not None:
+        set_num_threads(args.threads)
+    model = load(args.checkpoint)
+    chosen = images_of(args, model)
+    width = max(len(name) for name in chosen.names)
+    for row, prediction in enumerate(model.predict(chosen.pixels, top=args.top)):
+        true = true_name(chosen, model, row)
+        verdict = ""
+        if true:
+            right = prediction.indices[0] == int(chosen.labels[row])
+            verdict = "   (right)" if right else f"   (wrong: it is {true})"
+        print(f"{chosen.names[row]:>{width}}  {prediction}{verdict}")
+    if args.output is not None:
+        overlays = look(model, chosen, args).overlays
+        for name, overlay in zip(chosen.names, overlays, strict=True):
+            print(f"picture: {save(Path(args.output), f'{name}-{args.method}', overlay)}")
+    return 0

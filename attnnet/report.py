@@ -1,0 +1,118 @@
+"""One HTML page that needs no other file: tables and pictures inside it, light and dark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from html import escape
+
+import numpy as np
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c2024; --soft: #5b6470; --line: #d9dee3; --back: #fff;
+        --good: #0061a8; --bad: #b84300; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e7eaed; --soft: #9aa4af; --line: #353c44; --back: #14181c;
+          --good: #6cb6ff; --bad: #ff9e5e; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back);
+       max-width: 1200px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+p.note { color: var(--soft); }
+div.wide { overflow-x: auto; }
+table { border-collapse: collapse; }
+th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left;
+         vertical-align: top; white-space: nowrap; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+img { max-width: 100%; height: auto; image-rendering: pixelated; }
+td img { max-width: none; display: block; }
+.right { color: var(--good); } .wrong { color: var(--bad); }
+code { background: color-mix(in srgb, var(--line) 50%, transparent); padding: .1rem .3rem; }
+"""
+
+
+class Html(str):
+    """Text that is HTML already; all other text is escaped."""
+
+
+def picture(image: np.ndarray | bytes, alt: str) -> Html:
+    """An image inside the page.
+
+    Args:
+        image: uint8 (H, W, 3), or the bytes of a PNG file. alt: what it shows, in words.
+    """
+    import base64
+
+    if isinstance(image, np.ndarray):
+        from .explain.image import html_image
+
+        return Html(html_image(image, alt))
+    data = base64.b64encode(image).decode("ascii")
+    return Html(f'<img alt="{escape(alt, quote=True)}" src="data:image/png;base64,{data}">')
+
+
+class Page:
+    """A page that grows from the top.
+
+    Args:
+        title: its heading.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._parts: list[str] = [f"<h1>{escape(title)}</h1>"]
+
+    def heading(self, text: str) -> None:
+        """Begins a section."""
+        self._parts.append(f"<h2>{escape(text)}</h2>")
+
+    def text(self, text: str, note: bool = False) -> None:
+        """A paragraph; a note stands back."""
+        self._parts.append(f"<p{' class=note' if note else ''}>{_html(text)}</p>")
+
+    def add(self, html: Html) -> None:
+        """Anything that is HTML already, such as a picture."""
+        self._parts.append(f"<div class=wide>{html}</div>")
+
+    def table(self, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """A table; cells that look like numbers stand to the right."""
+        rows = [[_html(cell) for cell in row] for row in rows]
+        numeric = [bool(rows) and all(_number(row[i]) for row in rows) for i in range(len(head))]
+        kinds = [" class=number" if is_number else "" for is_number in numeric]
+
+        def line(tag: str, cells: Sequence[str]) -> str:
+            parts = (f"<{tag}{k}>{c}</{tag}>" for c, k in zip(cells, kinds, strict=True))
+            return f"<tr>{''.join(parts)}</tr>"
+
+        top = line("th", [_html(cell) for cell in head])
+        body = "\n".join(line("td", row) for row in rows)
+        self.add(
+            Html(f"<table><thead>{top}</thead>\n<tbody>{body}</tbody></table>")
+        )
+
+    def html(self) -> str:
+        """The whole page."""
+        body = "\n".join(self._parts)
+        return (
+            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{escape(self.title)}</title>\n<style>{_STYLE}</style></head>\n"
+            f"<body>\n{body}\n</body></html>\n"
+        )
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes the page; a reader sees the old file or the new one, never half of it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        from .training.files import write_atomically
+
+        write_atomically(os.fspath(path), self.html().encode())
+
+
+def _html(cell: object) -> str:
+    return cell if isinstance(cell, Html) else escape(str(cell))
+
+
+def _number(cell: str) -> bool:
+    return cell.strip("%+-~ ").replace(",", "").replace(".", "", 1).isdigit() or cell in ("", "-")

@@ -1,0 +1,127 @@
+"""infer, cam and compare: predictions, pictures, the page; and what they refuse."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import attnnet
+from attnnet.cli import main
+
+QUICK = {"epochs": 1, "limit_train": 16, "limit_test": 8, "batch_size": 8, "warmup_epochs": 0.5}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folders of two trainings of a few steps."""
+    root = tmp_path_factory.mktemp("trained")
+    for arch, block in (("resnet18", "NEW_1"), ("vgg11", None)):
+        recipe = attnnet.Recipe.preset("shapes", arch=arch, block=block, **QUICK)
+        attnnet.Trainer(recipe, output=root / arch, progress=False).fit()
+    return root
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_infer_says_the_classes_of_test_images(trained, capsys):
+    assert main(["infer", str(trained / "vgg11"), "--indices", "3", "0", "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("3 ") and lines[1].startswith("0 ")
+    model = attnnet.load(trained / "vgg11")
+    assert all(re.search(r"\w+ \d+\.\d %, \w+ \d+\.\d %   \((right|wrong: it is \w+)\)", line)
+               for line in lines)  # fmt: skip
+    assert any(name in lines[0] for name in model.class_names)
+
+
+def test_infer_reads_files_of_any_size_and_mode(trained, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (50, 70, 3), np.uint8)).save("colour.png")
+    Image.fromarray(rng.integers(0, 256, (20, 20), np.uint8)).save("gray.png")
+    Image.fromarray(rng.integers(0, 256, (20, 20, 4), np.uint8)).save("with-alpha.png")
+    words = ["infer", str(trained / "resnet18"), "colour.png", "gray.png", "with-alpha.png"]
+    assert main([*words, "--output", "out"]) == 0
+    assert "right" not in capsys.readouterr().out
+    assert files(tmp_path / "out") == [
+        f"{name}-gradcam.png" for name in ("colour", "gray", "with-alpha")
+    ]
+
+
+def test_cam_writes_four_pictures_an_image(trained, tmp_path, capsys):
+    words = ["cam", str(trained / "resnet18"), "--method", "layercam", "--target", "star"]
+    assert main([*words, "--layers", "layer1.0.image_module", "layer3", "--indices", "5"]) == 0
+    assert files(tmp_path / "cam") == [
+        "5-guided.png", "5-layercam.png", "5-product.png", "5-strip.png",
+    ]  # fmt: skip
+    assert Image.open(tmp_path / "cam" / "5-layercam.png").size == (128, 128)
+    assert "5: star" in capsys.readouterr().out
+
+
+def test_the_overlay_is_the_library_s(trained, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(pixels).save("image.png")
+    assert main(["cam", str(trained / "vgg11"), "image.png", "--colormap", "jet"]) == 0
+    model = attnnet.load(trained / "vgg11")
+    expected = attnnet.explain.cam(model, pixels).overlay()[0]
+    found = np.asarray(Image.open(tmp_path / "cam" / "image-gradcam.png"))[::4, ::4]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_compare_writes_a_page_tables_and_strips(trained, tmp_path, capsys):
+    words = ["compare", str(trained / "resnet18"), str(trained / "vgg11"), "--indices", "0", "1"]
+    assert main([*words, "--labels", "first", "second"]) == 0
+    folder = tmp_path / "comparison"
+    assert files(folder) == [
+        "0-strips.png", "1-strips.png", "accuracy.csv", "compare.html", "predictions.csv",
+    ]  # fmt: skip
+    with open(folder / "accuracy.csv", newline="") as file:
+        head, first, second = csv.reader(file)
+    assert head[0] == "network" and [first[0], second[0]] == ["first", "second"]
+    model = attnnet.load(trained / "resnet18")
+    assert first[1] == f"{sum(p.numel() for p in model.parameters()):,}" and first[2] == "8"
+    page = (folder / "compare.html").read_text()
+    assert page.count("data:image/png;base64") == 2 and "src=\"http" not in page
+    assert "accuracy.csv" not in page and "second" in page
+    assert "second" in capsys.readouterr().out
+
+
+def test_compare_numbers_networks_of_one_kind(trained, capsys):
+    again = str(trained / "vgg11")
+    assert main(["compare", again, again, "--indices", "0", "--evaluate", "0"]) == 0
+    assert "vgg11 VGG11 (2)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["infer", "{}", "no.png"], "no.png"),
+        (["infer", "{}", "no.png", "--indices", "1"], "not both"),
+        (["infer", "{}", "--indices", "8"], "--indices: got 8, expected 0 to 7"),
+        (["cam", "{}", "--method", "gradcan"], "Did you mean 'gradcam'?"),
+        (["cam", "{}", "--layers", "layer9"], "layer9"),
+        (["cam", "{}", "--target", "stars"], "star"),
+        (["cam", "{}", "--weight", "2"], "weight"),
+        (["compare", "{}", "{}", "--labels", "a"], "--labels: got 1, expected 2"),
+        (["compare", "{}", "{}", "--labels", "a", "a"], "two are alike"),
+        (["compare", "{}", "nowhere.pth"], "nowhere.pth"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(trained, capsys, words, message):
+    words = [word.format(trained / "resnet18") for word in words]
+    assert main(words) in (1, 2)
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+def test_a_file_that_is_no_image_is_named(trained, tmp_path, capsys):
+    (tmp_path / "text.png").write_text("not a picture")
+    assert main(["infer", str(trained / "vgg11"), "text.png"]) == 1
+    assert "text.png: not an image that can be read" in capsys.readouterr().err
