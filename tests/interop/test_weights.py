@@ -186,7 +186,7 @@ def test_vgg_counts_as_the_study_does(tmp_path):
     vgg = attnnet.vgg11("SE_SA_1+SEC_SA_5").eval()
     state = to_torch_state_dict(vgg, data_parallel=True, tensors=False)
     assert {"features.module.3.fc.0.weight", "features.module.4.spatial.conv.weight",
-            "features.module.6.weight", "classifier.6.bias"} <= state.keys()  # fmt: skip
+            "features.module.7.running_mean", "classifier.6.bias"} <= state.keys()  # fmt: skip
     path = write(tmp_path / "checkpoint_5.tar", state, best_prec1=90, epoch=6)
     for model in (attnnet.load(path), attnnet.load(path, attnnet.vgg11("SE_SA_1+SEC_SA_5"))):
         assert model.block_name == "SE_SA_1+SEC_SA_5"
