@@ -28,7 +28,7 @@ from .maps import resize
 _SHOWN = 8  # images of a batch that a notebook shows
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class AttentionMaps:
     """Gates of attention blocks for N images, by the block's name.
 
@@ -96,6 +96,8 @@ def attention_maps(
             block with gates, and for images as ``cam``.
     """
     blocks = _blocks(model, layers)
+    if layers is None:  # blocks of one's own need not have gates
+        blocks = {name: block for name, block in blocks.items() if hasattr(block, "gates")}
     for name, block in blocks.items():
         if not hasattr(block, "gates"):
             raise ValueError(f"layer {name!r} is a {type(block).__name__}, which has no gates()")

@@ -12,7 +12,7 @@ import numpy as np
 LEVEL, RESAMPLES = 0.95, 2000
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Measure:
     """One measure over N images.
 

@@ -14,7 +14,7 @@ from .methods import Method
 _SHOWN = 16  # images of a batch that a notebook shows
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class CAM:
     """Class activation maps of N images. ``np.asarray(result)`` is ``maps``.
 
