@@ -3,7 +3,7 @@
 
     python3 dev.py demo            installs into .venv, trains on `shapes`, shows the result
     python3 dev.py test [ARGS...]  installs into .venv-test and runs the tests (pytest's ARGS)
-    python3 dev.py test --torch    the same with PyTorch, the third oracle, and ONNX Runtime
+    python3 dev.py test --torch    the same with PyTorch, ONNX Runtime, and the notebooks
 
 Needs Python 3.10 or newer and a C compiler; nothing else on the machine is touched.
 """
@@ -17,8 +17,8 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-# The tests compare against these releases.
-ORACLES = ["torch==2.13.0", "onnx==1.23.2", "onnxruntime==1.32.0"]
+# What the tests compare against, and what runs the notebooks.
+MORE = ["torch==2.13.0", "onnx==1.23.2", "onnxruntime==1.32.0", "nbclient", "ipykernel"]
 
 
 def environment(name: str, *packages: str) -> Path:
@@ -42,7 +42,7 @@ def demo(arguments: list[str]) -> int:
 
 def test(arguments: list[str]) -> int:
     """Runs the tests against the installed package, not the source tree."""
-    extra = ORACLES if "--torch" in arguments else []
+    extra = MORE if "--torch" in arguments else []
     programs = environment(".venv-test", ".[dev]", *extra)
     rest = [argument for argument in arguments if argument != "--torch"]
     return subprocess.run([programs / "pytest", *rest], cwd=ROOT).returncode
