@@ -21,8 +21,12 @@ _BUDGET = 4
 
 
 def looks_like_torch(head: bytes) -> bool:
-    """Whether a file that begins so may be one of PyTorch's."""
-    return head.startswith((b"PK", b"\x80"))
+    """Whether a file whose first nine bytes these are may be one of PyTorch's.
+
+    A safetensors file begins with any eight bytes, a length, so with those of PyTorch's too; but
+    then comes its header's brace, which no file of PyTorch has there.
+    """
+    return head.startswith((b"PK", b"\x80")) and head[8:9] != b"{"
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> object:

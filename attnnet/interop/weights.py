@@ -59,7 +59,7 @@ def load(
         return _load_own(path, model, options)
     path = own.file_of(path)
     with open(path, "rb") as file:
-        head = file.read(8)
+        head = file.read(9)
     if looks_like_torch(head):
         entry, state, facts = _find_state(read_torch_file(path), path)
     else:

@@ -209,6 +209,15 @@ def test_a_plain_state_dict_and_safetensors(resnet, tmp_path):
     assert model.source == {"path": str(tmp_path / "b.safetensors"), "made": "by hand"}
 
 
+@pytest.mark.parametrize("length", [0x0280, 0x9680, 0x4B50])
+def test_safetensors_whose_length_begins_like_a_file_of_torch(tmp_path, length):
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [1, 2], "data_offsets": [0, 8]}})
+    data = length.to_bytes(8, "little") + header.ljust(length).encode()
+    (tmp_path / "x.safetensors").write_bytes(data + np.array([[1, 2]], "<f4").tobytes())
+    model = attnnet.load(tmp_path / "x.safetensors", attnnet.nn.Linear(2, 1, bias=False))
+    assert model.weight.tolist() == [[1, 2]]
+
+
 def test_safetensors_in_bfloat16(tmp_path):
     raw = np.array([[1.0, -2.5]], np.float32).view(np.uint32) >> 16
     table = {"weight": {"dtype": "BF16", "shape": [1, 2], "data_offsets": [0, 4]}}
