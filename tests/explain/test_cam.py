@@ -301,19 +301,24 @@ def test_cam_is_gradcam_where_the_head_is_linear(x):
 
 
 def test_scorecam_by_its_definition(model, x):
-    image, a = x.numpy()[:1], None
-    got = cam(model, x[:1], "scorecam", "layer3", 5, batch_size=7)
+    image, shown = x.numpy()[:1], []
+    with model.conv1.register_forward_hook(lambda m, i, y: shown.append(i[0].numpy())):
+        # Fifty times the logit, so that the softmax tells masks apart that differ a little.
+        got = cam(model, x[:1], "scorecam", "layer3", lambda logits: 50 * logits[:, 5],
+                  batch_size=7)
     a = record(model, {"layer3": model.layer3}, image, Target(5, 1), False).activations["layer3"]
-    scores = []
-    model.eval()
     corners = np.linspace(0, 3, 16)  # 4 pixels spread over 16 with the corners on each other
+    masked = []
     for channel in a[0].astype(np.float64):
         mask = np.stack([np.interp(corners, range(4), row) for row in channel])
         mask = np.stack([np.interp(corners, range(4), column) for column in mask.T]).T
-        mask = (mask - mask.min()) / (mask.max() - mask.min() + 1e-8)
-        scores.append(model(attnnet.Tensor(image * mask))[0, 5].item())
+        masked.append(image[0] * (mask - mask.min()) / (mask.max() - mask.min() + 1e-8))
+    assert shown[0].shape[0] == 1 and max(len(batch) for batch in shown) == 7
+    np.testing.assert_allclose(np.concatenate(shown[1:]), masked, rtol=0, atol=1e-4)
+    model.eval()
+    scores = 50 * model(attnnet.Tensor(np.array(masked))).numpy()[:, 5]
     model.train()
-    powers = np.exp(np.array(scores) - max(scores))
+    powers = np.exp(scores - scores.max())
     expected = np.einsum("c,chw->hw", powers / powers.sum(), a[0])
     np.testing.assert_allclose(got.layer_maps["layer3"][0], expected, rtol=1e-3, atol=1e-5)
 
