@@ -110,7 +110,7 @@ def _convolution(shape: Convolution, rounds: int, peak: float) -> Iterator[Recor
     x, weight = _random(*shape.x), _random(*shape.weight)
     x.requires_grad_(shape.x[1] > 3)  # nobody asks for the gradient of the images
     plan = _core.convolution_plan(
-        shape.x, shape.weight, (shape.stride,) * 2, (shape.padding,) * 2, 1
+        shape.x, shape.weight, (shape.stride,) * 2, (shape.padding,) * 2, 1, False
     )
 
     def forward(x: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ ReLU that may follow. It takes one of three ways, with the same numbers to round
 
 * training, or evaluation with gradients: convolution, then one pass that normalises, adds, clips;
 * evaluation without gradients: batch norm folded into the convolution's weights, one operation.
-  The folded weights are kept until one of the tensors that they come from is written to;
+  The folded weights, and the forms that the core packs them into, are kept until one of the
+  tensors that they come from is written to;
 * one module after the other through ``__call__``, where a hook wants to see a value between, or
   where a module is not the plain kind.
 """
@@ -48,10 +49,10 @@ def conv_bn(
     if not isinstance(x, Tensor):
         x = Tensor(x)
     rectify = relu is not None and relu is not False
-    if bn is not None and bn.training:
+    if conv.training if bn is None else bn.training:
         conv.__dict__["_folded"] = None  # stale after this step: give its memory back
     elif not _core.grad_enabled() and (bn is None or bn.running_mean is not None):
-        weight, bias = (conv.weight, conv.bias) if bn is None else _folded(conv, bn)
+        weight, bias = _folded(conv, bn)
         return _core.conv2d_fused(
             x, weight, bias, residual, rectify, conv.stride, conv.padding, conv.groups
         )
@@ -75,10 +76,14 @@ def _one_by_one(
     return F.relu(y) if relu else y
 
 
-def _folded(conv: Conv2d, bn: BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weights and bias of the convolution that equals conv, then bn in evaluation mode."""
-    sources = (conv.weight, conv.bias, bn.weight, bn.bias, bn.running_mean, bn.running_var)
-    key = [bn.eps]
+def _folded(conv: Conv2d, bn: BatchNorm2d | None) -> tuple[Any, Tensor | None]:
+    """Weights (kept by the core) and bias of the convolution that equals conv, then bn in
+    evaluation mode."""
+    if bn is None:
+        sources, key = (conv.weight, conv.bias), [None]
+    else:
+        sources = (conv.weight, conv.bias, bn.weight, bn.bias, bn.running_mean, bn.running_var)
+        key = [bn.eps]
     for source in sources:
         if source is not None:
             key += (id(source), source.version)
@@ -86,13 +91,18 @@ def _folded(conv: Conv2d, bn: BatchNorm2d) -> tuple[Tensor, Tensor]:
     # The kept entry holds its sources, so that no id can be taken over by a new tensor.
     if kept is not None and kept[0] == key:
         return kept[2]
+    weight, bias = sources[:2] if bn is None else _fold(bn.eps, *sources)
+    folded = _core.keep_weights(weight), bias
+    conv.__dict__["_folded"] = (key, sources, folded)
+    return folded
+
+
+def _fold(eps: float, *sources: Tensor | None) -> tuple[Tensor, Tensor]:
     weight, bias, gain, shift, mean, variance = (
         None if t is None else t.detach().numpy().astype(np.float64) for t in sources
     )
-    scale = 1.0 / np.sqrt(variance + bn.eps)
+    scale = 1.0 / np.sqrt(variance + eps)
     scale = scale if gain is None else scale * gain
     offset = (0.0 if bias is None else bias) - mean
     offset = offset * scale + (0.0 if shift is None else shift)
-    folded = Tensor(weight * scale[:, None, None, None]), Tensor(offset)
-    conv.__dict__["_folded"] = (key, sources, folded)
-    return folded
+    return Tensor(weight * scale[:, None, None, None]), Tensor(offset)

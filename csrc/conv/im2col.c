@@ -172,6 +172,11 @@ static bool fits(const attn_conv_shape *s)
     (void)s;
     return true;
 }
+static bool suits(const attn_conv_shape *s, bool keep)
+{
+    (void)keep;
+    return fits(s);
+}
 
 static void make_plan(attn_conv_plan *plan)
 {
@@ -186,5 +191,5 @@ static void make_plan(attn_conv_plan *plan)
 }
 
 const attn_conv_engine attn_conv_im2col = {
-    "im2col", ATTN_PLAIN, ATTN_PLAIN, fits, fits, make_plan, forward, backward,
+    "im2col", ATTN_PLAIN, ATTN_PLAIN, fits, suits, make_plan, NULL, forward, backward,
 };

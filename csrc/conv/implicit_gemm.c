@@ -8,14 +8,17 @@
  * gathered into a buffer that stays in the second cache and meet every panel of weights there. A
  * 1x1 convolution of stride 1 over large images needs no gathering: the image is the operand.
  *
+ * Where there are only a few pieces (small images of a small batch) the weights are what takes time
+ * to read: the pieces are gathered whole, and each task streams one panel of weights past one.
+ *
  * Where images are so small that most taps of a pixel fall into the padding, a piece is one pixel
  * of many images, and those taps are left out.
  *
  * The input gradient of a strided convolution falls apart into stride x stride products, one for
  * each remainder of the pixel's row and column: each sees only the taps that can reach it.
  *
- * Memory: packed weights or partial sums of the weight gradient (shared); a piece, its result and
- * the places of its pixels (each worker).
+ * Memory: packed weights, unless they are kept, and gathered pieces; or partial sums of the weight
+ * gradient (shared); a piece, its result and the places of its pixels (each worker).
  */
 #include "../kernels/kernels.h"
 #include "grid.h"
@@ -25,6 +28,7 @@
 enum {
     SLICE_FLOATS = 96 << 10, /* of a gathered slice: 384 KiB */
     TASKS = 16,              /* that a weight gradient should have at least */
+    FEW_PIECES = 4,          /* are gathered whole */
 };
 
 typedef struct {
@@ -33,17 +37,19 @@ typedef struct {
     const attn_conv_workspace *space;
     const float *from;
     float *to;
-    const float *weight; /* as the caller has it */
+    float *panels;       /* packed weights, or partial sums of their gradient */
+    float *gathered;     /* pieces whole, where the work is cut by channels; else NULL */
+    const float *weight; /* as the caller has it; NULL: packed already */
     int64_t from_stride, to_stride; /* its steps along the source's and destination's channels */
     const attn_finish *finish;
     float *dweight;
 } product;
 
-/* Packed weights, or a partial sum of their gradient: for each panel of the destination's channels
- * [tap][source channel][width]. */
+/* Panels are [tap][source channel][width]: the one of the destination's channels from `channel`
+ * on. */
 static float *packed_panel(const product *p, int64_t channel)
 {
-    return p->space->shared + channel * p->grid.depth;
+    return p->panels + channel * p->grid.depth;
 }
 
 /* Memory of a worker, from its scratch space. */
@@ -108,27 +114,34 @@ static void store_panel(const product *p, const int64_t *at, const attn_operand 
     }
 }
 
-/* One slice of a piece's depth against all panels; the last slice's results are stored. */
-static void multiply_slice(const product *p, const attn_piece *piece, const scratch *s,
-                           attn_range slice, bool first, bool last)
+/* One slice of a piece's depth against one panel; the last slice's results are stored. */
+static void multiply_panel(const product *p, const attn_piece *piece, const scratch *s,
+                           const attn_operand *left, attn_range slice, int64_t panel, bool first,
+                           bool last)
 {
     const attn_grid *g = &p->grid;
     bool here = attn_stands(g, piece, &g->to);
     attn_operand place = attn_in_place(p->to, piece, &g->to);
+    int64_t channel = panel * ATTN_PANEL, width = attn_panel_width(g->to.channels, panel);
+    attn_operand result = {s->rows + channel * piece->rows, piece->rows * ATTN_LANES};
+    if (here)
+        result = (attn_operand){place.data + channel / ATTN_LANES * place.block, place.block};
+    const float *right = packed_panel(p, channel) + slice.begin * ATTN_LANES * width;
+    attn_kernel->gemm_rows(result.data, result.block, left->data, left->block, right, piece->rows,
+                           (slice.end - slice.begin) * ATTN_LANES, width, !first);
+    if (last && !here)
+        store_panel(p, s->to_places, &result, 0, piece->rows, panel);
+    else if (last && !attn_finish_is_empty(p->finish))
+        store_panel(p, NULL, &result, place.data - p->to, piece->rows, panel);
+}
+
+static void multiply_slice(const product *p, const attn_piece *piece, const scratch *s,
+                           attn_range slice, bool first, bool last)
+{
+    const attn_grid *g = &p->grid;
     attn_operand left = attn_source_slice(g, piece, slice, p->from, s->slice, s->from_places);
-    for (int64_t panel = 0; panel * ATTN_PANEL < g->to.channels; panel++) {
-        int64_t channel = panel * ATTN_PANEL, width = attn_panel_width(g->to.channels, panel);
-        attn_operand result = {s->rows + channel * piece->rows, piece->rows * ATTN_LANES};
-        if (here)
-            result = (attn_operand){place.data + channel / ATTN_LANES * place.block, place.block};
-        const float *right = packed_panel(p, channel) + slice.begin * ATTN_LANES * width;
-        attn_kernel->gemm_rows(result.data, result.block, left.data, left.block, right, piece->rows,
-                               (slice.end - slice.begin) * ATTN_LANES, width, !first);
-        if (last && !here)
-            store_panel(p, s->to_places, &result, 0, piece->rows, panel);
-        else if (last && !attn_finish_is_empty(p->finish))
-            store_panel(p, NULL, &result, place.data - p->to, piece->rows, panel);
-    }
+    for (int64_t panel = 0; panel * ATTN_PANEL < g->to.channels; panel++)
+        multiply_panel(p, piece, s, &left, slice, panel, first, last);
 }
 
 /* One piece: all of its depth, all of its channels. */
@@ -151,21 +164,82 @@ static void piece_task(void *context, int64_t index, int worker)
     } while (!last);
 }
 
+/* Where a piece's left operand stands whole, behind those of the pieces before it. */
+static float *gathered_piece(const product *p, const attn_piece *piece)
+{
+    int64_t rows = piece->image * p->grid.rows * p->grid.columns + piece->first;
+    return p->gathered + rows * p->grid.depth;
+}
+
+/* By channels, first step: one tap of one piece, all of the source's channels. */
+static void gather_task(void *context, int64_t index, int worker)
+{
+    const product *p = context;
+    const attn_grid *g = &p->grid;
+    int64_t taps = g->h.count * g->w.count, blocks = g->from.channels / ATTN_LANES;
+    attn_piece piece = attn_grid_piece(g, index / taps);
+    attn_range slice = {index % taps * blocks, (index % taps + 1) * blocks};
+    float *to = gathered_piece(p, &piece) + slice.begin * piece.rows * ATTN_LANES;
+    attn_source_slice(g, &piece, slice, p->from, to, scratch_of(p, worker).from_places);
+}
+
+/* Second step: one piece and one panel of weights. */
+static void panel_task(void *context, int64_t index, int worker)
+{
+    const product *p = context;
+    const attn_grid *g = &p->grid;
+    attn_piece piece = attn_grid_piece(g, index % g->pieces);
+    attn_range whole = {0, g->depth / ATTN_LANES};
+    scratch s = scratch_of(p, worker);
+    attn_operand left = {gathered_piece(p, &piece), piece.rows * ATTN_LANES};
+    if (g->h.count * g->w.count == 1 && attn_stands(g, &piece, &g->from))
+        left = attn_in_place(p->from, &piece, &g->from);
+    attn_find_places(s.to_places, g, &piece, &g->to);
+    multiply_panel(p, &piece, &s, &left, whole, index / g->pieces, true, true);
+}
+
 static void run_product(product *p)
 {
-    attn_conv_parallel(p->space, pack_task, p, attn_ceil_div(p->grid.to.channels, ATTN_PANEL));
-    attn_conv_parallel(p->space, piece_task, p, p->grid.pieces);
+    const attn_grid *g = &p->grid;
+    int64_t panels = attn_ceil_div(g->to.channels, ATTN_PANEL);
+    if (p->weight)
+        attn_conv_parallel(p->space, pack_task, p, panels);
+    if (p->gathered) {
+        attn_conv_parallel(p->space, gather_task, p, g->pieces * g->h.count * g->w.count);
+        attn_conv_parallel(p->space, panel_task, p, g->pieces * panels);
+    } else {
+        attn_conv_parallel(p->space, piece_task, p, g->pieces);
+    }
+}
+
+static product forward_product(const attn_conv_plan *plan)
+{
+    const attn_conv_shape *s = &plan->shape;
+    return (product){.grid = attn_grid_forward(s), .plan = plan, .from_stride = s->R * s->S,
+                     .to_stride = s->C * s->R * s->S};
+}
+
+void attn_conv_pack_panels(const attn_conv_plan *plan, float *panels, const float *weight)
+{
+    product p = forward_product(plan);
+    p.weight = weight;
+    p.panels = panels;
+    attn_parallel(pack_task, &p, attn_ceil_div(plan->shape.K, ATTN_PANEL));
 }
 
 static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
                     const float *x, const float *weight, const attn_finish *finish)
 {
-    const attn_conv_shape *s = &plan->shape;
-    product p = {
-        .grid = attn_grid_forward(s), .plan = plan, .space = space, .from = x, .to = y,
-        .weight = weight, .from_stride = s->R * s->S, .to_stride = s->C * s->R * s->S,
-        .finish = finish,
-    };
+    product p = forward_product(plan);
+    p.space = space;
+    p.from = x;
+    p.to = y;
+    p.finish = finish;
+    bool packed = plan->form == ATTN_FORM_PANELS;
+    p.panels = packed ? (float *)weight : space->shared;
+    p.weight = packed ? NULL : weight;
+    if (plan->forward.by_channels)
+        p.gathered = space->shared + (packed ? 0 : p.grid.depth * p.grid.to.channels);
     run_product(&p);
 }
 
@@ -178,7 +252,8 @@ static void input_gradient(const attn_conv_plan *plan, const attn_conv_workspace
         for (int64_t column = 0; column < attn_min(s->stride[1], s->W); column++) {
             product p = {
                 .grid = attn_grid_backward(s, row, column), .plan = plan, .space = space,
-                .from = operands->dy, .to = operands->dx, .weight = operands->weight,
+                .from = operands->dy, .to = operands->dx, .panels = space->shared,
+                .weight = operands->weight,
                 .from_stride = s->C * s->R * s->S, .to_stride = s->R * s->S, .finish = &nothing,
             };
             run_product(&p);
@@ -262,7 +337,8 @@ static void weight_gradient(const attn_conv_plan *plan, const attn_conv_workspac
     const attn_conv_shape *s = &plan->shape;
     product p = {
         .grid = attn_grid_forward(s), .plan = plan, .space = space, .from = operands->x,
-        .to = (float *)operands->dy /* only read here */, .dweight = operands->dweight,
+        .to = (float *)operands->dy /* only read here */, .panels = space->shared,
+        .dweight = operands->dweight,
         .from_stride = s->R * s->S, .to_stride = s->C * s->R * s->S,
     };
     attn_conv_parallel(space, weight_task, &p, plan->parts * plan->splits);
@@ -286,20 +362,37 @@ static bool fits(const attn_conv_shape *s)
            s->K % ATTN_LANES == 0;
 }
 
+static bool suits(const attn_conv_shape *s, bool keep)
+{
+    (void)keep;
+    return fits(s);
+}
+
 static void make_plan(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
     int64_t depth = s->R * s->S * s->C, back_depth = s->R * s->S * s->K;
+    attn_grid grid = attn_grid_forward(s);
     /* A part of only a few pieces would spend its time on the sums. */
-    plan->parts = attn_conv_parts(depth * s->K, attn_grid_forward(s).pieces / 4);
+    plan->parts = attn_conv_parts(depth * s->K, grid.pieces / 4);
     plan->splits = attn_min(attn_ceil_div(TASKS, plan->parts), depth / ATTN_LANES);
-    plan->forward = (attn_conv_pass){.block = ATTN_PIECE_ROWS, .shared = depth * s->K,
-                                     .worker = scratch_floats(depth, s->K)};
+    plan->forward = (attn_conv_pass){
+        .block = ATTN_PIECE_ROWS, .by_channels = !grid.by_pixels && grid.pieces <= FEW_PIECES,
+        .worker = scratch_floats(depth, s->K)};
+    if (plan->forward.by_channels)
+        plan->forward.shared += s->N * s->P * s->Q * depth;
+    if (plan->keep) {
+        plan->form = ATTN_FORM_PANELS;
+        plan->form_size = depth * s->K;
+    } else {
+        plan->forward.shared += depth * s->K;
+    }
     plan->backward = (attn_conv_pass){
         .block = ATTN_PIECE_ROWS, .shared = plan->parts * depth * s->K,
         .worker = attn_max(scratch_floats(depth, s->K), scratch_floats(back_depth, s->C))};
 }
 
 const attn_conv_engine attn_conv_implicit_gemm = {
-    "implicit_gemm", ATTN_BLOCKED16, ATTN_BLOCKED16, fits, fits, make_plan, forward, backward,
+    "implicit_gemm", ATTN_BLOCKED16, ATTN_BLOCKED16, fits, suits, make_plan,
+    attn_conv_pack_panels, forward, backward,
 };

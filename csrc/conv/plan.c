@@ -41,14 +41,15 @@ attn_status attn_conv_force(const char *name)
                      names);
 }
 
-void attn_conv_plan_make(attn_conv_plan *plan, const attn_conv_shape *shape)
+void attn_conv_plan_make(attn_conv_plan *plan, const attn_conv_shape *shape, bool keep)
 {
     memset(plan, 0, sizeof *plan);
     plan->shape = *shape;
+    plan->keep = keep;
     plan->engine = atomic_load(&forced);
     if (!plan->engine || !plan->engine->fits(shape)) {
         int i = 0;
-        while (!engines[i]->fits(shape) || !engines[i]->suits(shape))
+        while (!engines[i]->fits(shape) || !engines[i]->suits(shape, keep))
             i++;
         plan->engine = engines[i];
     }

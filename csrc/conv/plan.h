@@ -1,5 +1,6 @@
 /* The convolution engines behind one seam: plan (which engine, in which pieces, how much memory),
- * then run (forward; backward for one or both gradients).
+ * then run (forward; backward for one or both gradients). Weights that serve many calls are packed
+ * in between, once, into the form that the plan's forward pass reads (conv/kept.h).
  *
  *   winograd       3x3, stride 1: F(4x4, 3x3), a quarter of the multiplications
  *   polyphase      3x3, stride 2: Winograd's way where pixels meet two taps, nine sixteenths
@@ -24,6 +25,15 @@ typedef struct {
     int64_t P, Q;       /* output */
     int64_t stride[2], padding[2], groups;
 } attn_conv_shape;
+
+/* The form in which a forward pass reads the weights. */
+typedef enum {
+    ATTN_FORM_PLAIN,     /* (K, C/groups, R, S), as they come */
+    ATTN_FORM_PANELS,    /* [panel][tap][C][width]; stem: [panel][c, r, s, filled up][width] */
+    ATTN_FORM_WINOGRAD,  /* transformed: U of conv/winograd.h */
+    ATTN_FORM_POLYPHASE, /* the same at stride 2 */
+    ATTN_FORMS,
+} attn_conv_form;
 
 /* How one pass is cut into tasks, and the memory it takes. */
 typedef struct {
@@ -55,6 +65,9 @@ typedef struct attn_conv_engine attn_conv_engine;
 typedef struct {
     attn_conv_shape shape;
     const attn_conv_engine *engine;
+    bool keep;           /* the weights are those of many calls: choose a form worth keeping */
+    attn_conv_form form; /* PLAIN unless `keep` */
+    int64_t form_size;   /* floats; 0 where PLAIN */
     attn_conv_pass forward, backward;
     int64_t parts;  /* partial sums of the weight gradient */
     int64_t splits; /* further tasks that each part is cut into */
@@ -70,8 +83,11 @@ struct attn_conv_engine {
     const char *name;
     attn_layout layout_x, layout_y;
     bool (*fits)(const attn_conv_shape *shape);  /* can it be done */
-    bool (*suits)(const attn_conv_shape *shape); /* should it, where the engine is free to choose */
-    void (*plan)(attn_conv_plan *plan); /* fills what stands below `engine` there */
+    /* Should it, where the engine is free to choose? */
+    bool (*suits)(const attn_conv_shape *shape, bool keep);
+    void (*plan)(attn_conv_plan *plan); /* fills what stands below `keep` there */
+    /* Plain weights into the plan's form; NULL where an engine reads no other. */
+    void (*pack)(const attn_conv_plan *plan, float *packed, const float *weight);
     void (*forward)(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
                     const float *x, const float *weight, const attn_finish *finish);
     void (*backward)(const attn_conv_plan *plan, const attn_conv_workspace *space,
@@ -86,18 +102,31 @@ attn_status attn_conv_shape_find(attn_conv_shape *s, int x_ndim, const int64_t *
                                  const int64_t *weight, const attn_convolution_options *options);
 
 /* Every shape has a plan: im2col fits all. N, P and Q may be 0. */
-void attn_conv_plan_make(attn_conv_plan *plan, const attn_conv_shape *shape);
+void attn_conv_plan_make(attn_conv_plan *plan, const attn_conv_shape *shape, bool keep);
 
 /* Prefers the engine of this name wherever it fits; NULL or "": the plan's own choice again. */
 attn_status attn_conv_force(const char *name);
 /* The names in order of preference, NULL at the end. */
 const char *attn_conv_engine_name(int index);
 
+/* weight: in the plan's form. */
 attn_status attn_conv_forward(const attn_conv_plan *plan, float *y, const float *x,
                               const float *weight, const attn_finish *finish);
 attn_status attn_conv_backward(const attn_conv_plan *plan, const attn_conv_gradients *operands);
 
 /* For engines -------------------------------------------------------------------------------- */
+
+/* So few outputs that weights which are kept are best read once, as they are, however many products
+ * another algorithm would save: it reads four times as much, or transforms at each call. Measured
+ * with 512 channels at 4 x 4, where both take the same time with 4 images. */
+enum { ATTN_FEW_PIXELS = 64 };
+static inline bool attn_conv_is_small(const attn_conv_shape *s)
+{
+    return s->N * s->P * s->Q <= ATTN_FEW_PIXELS;
+}
+
+/* All panels of ATTN_FORM_PANELS, in parallel; C and K are multiples of 16. */
+void attn_conv_pack_panels(const attn_conv_plan *plan, float *panels, const float *weight);
 
 /* The width of panel `index` of a matrix with `columns` columns (a multiple of 16). */
 static inline int64_t attn_panel_width(int64_t columns, int64_t index)

@@ -17,7 +17,7 @@ typedef struct {
     const attn_conv_plan *plan;
     const attn_conv_workspace *space;
     float *y;
-    const float *x, *weight;
+    const float *x, *panels; /* of weights */
     const attn_finish *finish;
     const attn_conv_gradients *operands;
 } job;
@@ -86,7 +86,7 @@ static void forward_piece(void *context, int64_t index, int worker)
     int64_t start = rows.image * s->K * s->P * s->Q + rows.first * ATTN_LANES;
     for (int64_t k = 0; k < s->K; k += ATTN_PANEL)
         attn_kernel->gemm_rows(j->y + start + k / ATTN_LANES * plane, plane, patches,
-                               size * ATTN_LANES, j->space->shared + k * padded_depth(s), size,
+                               size * ATTN_LANES, j->panels + k * padded_depth(s), size,
                                padded_depth(s), attn_min(ATTN_PANEL, s->K - k), false);
     if (attn_finish_is_empty(j->finish))
         return;
@@ -97,16 +97,25 @@ static void forward_piece(void *context, int64_t index, int worker)
     }
 }
 
+static void pack(const attn_conv_plan *plan, float *panels, const float *weight)
+{
+    const attn_conv_shape *s = &plan->shape;
+    int64_t depth = true_depth(s), padded = padded_depth(s);
+    memset(panels, 0, (size_t)(padded * s->K) * sizeof(float));
+    for (int64_t k = 0; k < s->K; k += ATTN_PANEL)
+        attn_kernel->pack_panel(panels + k * padded, weight + k * depth, 1, 1, depth, depth,
+                                attn_min(ATTN_PANEL, s->K - k));
+}
+
 static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
                     const float *x, const float *weight, const attn_finish *finish)
 {
     const attn_conv_shape *s = &plan->shape;
-    int64_t depth = true_depth(s), padded = padded_depth(s);
-    memset(space->shared, 0, (size_t)(padded * s->K) * sizeof(float));
-    for (int64_t k = 0; k < s->K; k += ATTN_PANEL)
-        attn_kernel->pack_panel(space->shared + k * padded, weight + k * depth, 1, 1, depth, depth,
-                                attn_min(ATTN_PANEL, s->K - k));
-    job j = {.plan = plan, .space = space, .y = y, .x = x, .weight = weight, .finish = finish};
+    if (plan->form == ATTN_FORM_PLAIN) {
+        pack(plan, space->shared, weight);
+        weight = space->shared;
+    }
+    job j = {.plan = plan, .space = space, .y = y, .x = x, .panels = weight, .finish = finish};
     attn_conv_parallel(space, forward_piece, &j, s->N * pieces_an_image(s));
 }
 
@@ -197,6 +206,12 @@ static bool fits(const attn_conv_shape *s)
            s->K % ATTN_LANES == 0;
 }
 
+static bool suits(const attn_conv_shape *s, bool keep)
+{
+    (void)keep;
+    return fits(s);
+}
+
 static void make_plan(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
@@ -206,8 +221,13 @@ static void make_plan(attn_conv_plan *plan)
     plan->forward = plan->backward = (attn_conv_pass){
         .block = BLOCK, .shared = depth * s->K, .worker = depth * BLOCK};
     plan->backward.shared *= plan->parts;
+    if (plan->keep) {
+        plan->form = ATTN_FORM_PANELS;
+        plan->form_size = depth * s->K;
+        plan->forward.shared = 0;
+    }
 }
 
 const attn_conv_engine attn_conv_stem = {
-    "stem", ATTN_PLAIN, ATTN_BLOCKED16, fits, fits, make_plan, forward, backward,
+    "stem", ATTN_PLAIN, ATTN_BLOCKED16, fits, suits, make_plan, pack, forward, backward,
 };

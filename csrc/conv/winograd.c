@@ -8,8 +8,8 @@ winograd_weights attn_winograd_weights(const attn_conv_shape *s, const float *we
 {
     winograd_form form = attn_winograd_form(s);
     if (transposed)
-        return (winograd_weights){weight, s->K, s->C, s->C * TAPS, TAPS, form.weight};
-    return (winograd_weights){weight, s->C, s->K, TAPS, s->C * TAPS, form.weight};
+        return (winograd_weights){weight, false, s->K, s->C, s->C * TAPS, TAPS, form.weight};
+    return (winograd_weights){weight, false, s->C, s->K, TAPS, s->C * TAPS, form.weight};
 }
 
 void attn_winograd_transform_weights(float *u, const winograd_weights *w, int64_t panel,
@@ -18,6 +18,12 @@ void attn_winograd_transform_weights(float *u, const winograd_weights *w, int64_
     enum { STRIP = 16 };
     float taps[TAPS * STRIP * ATTN_PANEL] __attribute__((aligned(ATTN_ALIGNMENT)));
     int64_t width = attn_panel_width(w->columns, panel);
+    if (w->panels) {
+        const float *from = w->weight + panel * ATTN_PANEL * TAPS * w->depth + first * width;
+        w->transform(u + first * width, spot_step(w->depth, ATTN_PANEL), from, w->depth * width,
+                     (end - first) * width);
+        return;
+    }
     for (int64_t d = first; d < end; d += STRIP) {
         const float *from = w->weight + d * w->depth_stride + panel * ATTN_PANEL * w->column_stride;
         attn_kernel->pack_panel(taps, from, TAPS, w->depth_stride, w->column_stride, STRIP, width);
@@ -65,8 +71,9 @@ typedef struct {
     const attn_conv_workspace *space;
     winograd_form form;
     winograd_tiles tiles;
+    int64_t blocks; /* of tiles */
     float *y;
-    const float *x;
+    const float *x, *u; /* u: all panels, transformed beforehand, or NULL */
     winograd_weights weights;
     const attn_finish *finish;
 } forward_job;
@@ -91,6 +98,17 @@ static void store_output(const forward_job *j, const spots *m, int64_t panel, in
     }
 }
 
+static bool transformed(attn_conv_form form)
+{
+    return form == ATTN_FORM_WINOGRAD || form == ATTN_FORM_POLYPHASE;
+}
+
+static int64_t input_parts(const attn_conv_shape *s)
+{
+    enum { FEW_IMAGES = 16 };
+    return s->N < FEW_IMAGES ? attn_min(FEW_IMAGES / s->N, s->C / ATTN_LANES) : 1;
+}
+
 /* By images: a block of tiles against all weights. */
 static void block_task(void *context, int64_t index, int worker)
 {
@@ -104,37 +122,54 @@ static void block_task(void *context, int64_t index, int worker)
     for (int64_t c = 0; c < s->C; c += ATTN_LANES)
         transform_input(j, &v, c, first, count, 0);
     for (int64_t panel = 0; panel < panel_count(s->K); panel++) {
-        const float *u = j->space->shared + panel * panel_size(s->C);
+        const float *u = j->u + panel * panel_size(s->C);
         attn_winograd_multiply(&j->form, &m, &v, 0, u, s->C, attn_panel_width(s->K, panel));
         store_output(j, &m, panel, first);
     }
 }
 
-/* By channels, first step: the tiles of an image. */
-static void input_task(void *context, int64_t n, int worker)
+/* By channels, first step: the tiles of some images (of one for each part of the channels, where
+ * there are only a few images). */
+static void input_task(void *context, int64_t index, int worker)
 {
     (void)worker;
     const forward_job *j = context;
-    int64_t tiles = j->tiles.an_image;
-    spots v = spots_at(j->space->shared, j->plan->shape.C, j->tiles.count);
-    for (int64_t c = 0; c < j->plan->shape.C; c += ATTN_LANES)
-        transform_input(j, &v, c, n * tiles, tiles, n * tiles);
+    const attn_conv_shape *s = &j->plan->shape;
+    int64_t tiles = j->tiles.an_image, parts = input_parts(s), n = index / parts;
+    int64_t blocks = s->C / ATTN_LANES, part = index % parts;
+    spots v = spots_at(j->space->shared, s->C, j->tiles.count);
+    for (int64_t i = blocks * part / parts; i < blocks * (part + 1) / parts; i++)
+        transform_input(j, &v, i * ATTN_LANES, n * tiles, tiles, n * tiles);
 }
 
-/* Second step: one panel of weights against all tiles. */
+/* Second step: one panel of weights, transformed, against one block of tiles. */
+static void multiply_block(const forward_job *j, int64_t panel, int64_t block, const float *u,
+                           float *products)
+{
+    const attn_conv_shape *s = &j->plan->shape;
+    int64_t size = j->plan->forward.block, first = block * size;
+    spots v = spots_at(j->space->shared, s->C, j->tiles.count);
+    spots m = spots_at(products, ATTN_PANEL, attn_min(size, j->tiles.count - first));
+    attn_winograd_multiply(&j->form, &m, &v, first, u, s->C, attn_panel_width(s->K, panel));
+    store_output(j, &m, panel, first);
+}
+
 static void panel_task(void *context, int64_t panel, int worker)
 {
     const forward_job *j = context;
-    const attn_conv_shape *s = &j->plan->shape;
-    int64_t block = j->plan->forward.block, width = attn_panel_width(s->K, panel);
-    spots v = spots_at(j->space->shared, s->C, j->tiles.count);
-    float *u = attn_conv_scratch(j->space, worker), *products = u + panel_size(s->C);
-    attn_winograd_transform_weights(u, &j->weights, panel, 0, s->C);
-    for (int64_t first = 0; first < j->tiles.count; first += block) {
-        spots m = spots_at(products, ATTN_PANEL, attn_min(block, j->tiles.count - first));
-        attn_winograd_multiply(&j->form, &m, &v, first, u, s->C, width);
-        store_output(j, &m, panel, first);
-    }
+    int64_t depth = j->plan->shape.C;
+    float *u = attn_conv_scratch(j->space, worker), *products = u + panel_size(depth);
+    attn_winograd_transform_weights(u, &j->weights, panel, 0, depth);
+    for (int64_t block = 0; block < j->blocks; block++)
+        multiply_block(j, panel, block, u, products);
+}
+
+static void kept_panel_task(void *context, int64_t index, int worker)
+{
+    const forward_job *j = context;
+    int64_t panel = index / j->blocks;
+    multiply_block(j, panel, index % j->blocks, j->u + panel * panel_size(j->plan->shape.C),
+                   attn_conv_scratch(j->space, worker));
 }
 
 void attn_winograd_forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
@@ -146,14 +181,32 @@ void attn_winograd_forward(const attn_conv_plan *plan, const attn_conv_workspace
         .tiles = attn_winograd_tiles_of(s), .y = y, .x = x,
         .weights = attn_winograd_weights(s, weight, false), .finish = finish,
     };
-    if (plan->forward.by_channels) {
-        attn_conv_parallel(space, input_task, &j, s->N);
-        attn_conv_parallel(space, panel_task, &j, panel_count(s->K));
-    } else {
+    j.blocks = attn_ceil_div(j.tiles.count, plan->forward.block);
+    j.weights.panels = plan->form == ATTN_FORM_PANELS;
+    if (transformed(plan->form)) {
+        j.u = weight;
+    } else if (!plan->forward.by_channels) {
         attn_winograd_transform_all_weights(space->shared, &j.weights);
-        attn_conv_parallel(space, block_task, &j,
-                           attn_ceil_div(j.tiles.count, plan->forward.block));
+        j.u = space->shared;
     }
+    if (plan->forward.by_channels) {
+        attn_conv_parallel(space, input_task, &j, s->N * input_parts(s));
+        if (j.u)
+            attn_conv_parallel(space, kept_panel_task, &j, panel_count(s->K) * j.blocks);
+        else
+            attn_conv_parallel(space, panel_task, &j, panel_count(s->K));
+    } else {
+        attn_conv_parallel(space, block_task, &j, j.blocks);
+    }
+}
+
+void attn_winograd_pack(const attn_conv_plan *plan, float *packed, const float *weight)
+{
+    winograd_weights weights = attn_winograd_weights(&plan->shape, weight, false);
+    if (transformed(plan->form))
+        attn_winograd_transform_all_weights(packed, &weights);
+    else
+        attn_conv_pack_panels(plan, packed, weight);
 }
 
 void attn_winograd_forward_memory(attn_conv_plan *plan)
@@ -164,9 +217,9 @@ void attn_winograd_forward_memory(attn_conv_plan *plan)
     pass->worker = spots_size(&form, ATTN_PANEL, pass->block); /* products of a panel */
     if (pass->by_channels) {
         pass->shared = spots_size(&form, s->C, attn_winograd_tiles_of(s).count);
-        pass->worker += panel_size(s->C);
+        pass->worker += transformed(plan->form) ? 0 : panel_size(s->C);
     } else {
-        pass->shared = weights_size(s->C, s->K);
+        pass->shared = transformed(plan->form) ? 0 : weights_size(s->C, s->K);
         pass->worker += spots_size(&form, s->C, pass->block);
     }
 }

@@ -95,6 +95,7 @@ static inline spot_rows spots_rows(const spots *s, winograd_place place, int64_t
  * transpose for the input gradient (depth K, columns C). */
 typedef struct {
     const float *weight;
+    bool panels; /* in ATTN_FORM_PANELS already; else the strides are weight's */
     int64_t depth, columns, depth_stride, column_stride;
     __typeof__(attn_kernel->winograd_weight) transform;
 } winograd_weights;
@@ -120,6 +121,7 @@ typedef struct {
 
 winograd_tiles attn_winograd_tiles_of(const attn_conv_shape *s);
 
+void attn_winograd_pack(const attn_conv_plan *plan, float *packed, const float *weight);
 void attn_winograd_forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
                            const float *x, const float *weight, const attn_finish *finish);
 void attn_winograd_backward(const attn_conv_plan *plan, const attn_conv_workspace *space,

@@ -60,13 +60,18 @@ static bool polyphase_fits(const attn_conv_shape *s)
     return fits_both(s, 2) && s->padding[0] > 0 && s->padding[1] > 0;
 }
 
-/* A single small tile an image: most of its products are for outputs that are not there. */
-static bool suits(const attn_conv_shape *s) { return s->P * s->Q > 4; }
+/* Not a single small tile an image: most of its products are for outputs that are not there. Nor so
+ * few that they take less time than the reading of transformed weights. */
+static bool suits(const attn_conv_shape *s, bool keep)
+{
+    return s->P * s->Q > 4 && !(keep && attn_conv_is_small(s));
+}
 
 /* The 81 products of a tile must save a fifth of the nine that each output takes otherwise. */
-static bool polyphase_suits(const attn_conv_shape *s)
+static bool polyphase_suits(const attn_conv_shape *s, bool keep)
 {
-    return 5 * 81 * attn_winograd_tiles_of(s).an_image < 4 * 9 * s->P * s->Q;
+    return 5 * 81 * attn_winograd_tiles_of(s).an_image < 4 * 9 * s->P * s->Q &&
+           !(keep && attn_conv_is_small(s));
 }
 
 /* Tiles of a task by images: what it transforms should stay in the second cache beside the weights
@@ -85,6 +90,23 @@ static void choose_cuts(attn_conv_plan *plan)
     plan->backward.by_channels = tiles * (s->C + s->K) <= 4 * s->C * s->K;
 }
 
+/* Transformed weights take four times the memory, and the time to read it: large ones are
+ * transformed at each call, panel by panel, if the work is cut that way. */
+static void choose_form(attn_conv_plan *plan)
+{
+    enum { LARGE = 1 << 16 };
+    const attn_conv_shape *s = &plan->shape;
+    if (!plan->keep)
+        return;
+    if (plan->forward.by_channels && s->C * s->K > LARGE) {
+        plan->form = ATTN_FORM_PANELS;
+        plan->form_size = TAPS * s->C * s->K;
+    } else {
+        plan->form = s->stride[0] == 1 ? ATTN_FORM_WINOGRAD : ATTN_FORM_POLYPHASE;
+        plan->form_size = weights_size(s->C, s->K);
+    }
+}
+
 /* With the blocks as they should be: the parts, of a block or more, and the memory. */
 static void finish_plan(attn_conv_plan *plan)
 {
@@ -96,6 +118,7 @@ static void finish_plan(attn_conv_plan *plan)
     plan->splits = plan->parts = 1;
     if (!b->by_channels)
         plan->parts = attn_conv_parts(TAPS * s->C * s->K, attn_min(s->N, tiles / b->block));
+    choose_form(plan);
     attn_winograd_forward_memory(plan);
     attn_winograd_backward_memory(plan);
 }
@@ -122,9 +145,9 @@ static void make_polyphase_plan(attn_conv_plan *plan)
 
 const attn_conv_engine attn_conv_winograd = {
     "winograd", ATTN_BLOCKED16, ATTN_BLOCKED16, fits, suits, make_plan,
-    attn_winograd_forward, attn_winograd_backward,
+    attn_winograd_pack, attn_winograd_forward, attn_winograd_backward,
 };
 const attn_conv_engine attn_conv_polyphase = {
     "polyphase", ATTN_BLOCKED16, ATTN_BLOCKED16, polyphase_fits, polyphase_suits,
-    make_polyphase_plan, attn_winograd_forward, attn_winograd_backward,
+    make_polyphase_plan, attn_winograd_pack, attn_winograd_forward, attn_winograd_backward,
 };

@@ -44,6 +44,7 @@ typedef struct {
     int64_t length; /* of the summed axis */
     bool add;
     const float *next; /* what is needed after this slice, to be fetched while it is in work */
+    const float *rest; /* and where one tile fetches all of it, its second half; else NULL */
 } tile;
 
 /* y(rows, columns * VL) = [y +] a b, summed over the depth. */
@@ -55,7 +56,9 @@ INLINE void row_tile(tile t, const int rows, const int columns)
         UNROLL(4)
         for (int j = 0; j < columns; j++)
             sum[i][j] = t.add ? vload(t.y + in_blocks(i, j * VL, t.y_block)) : vzero();
-    for (; t.length > 0; t.length -= ATTN_LANES, t.a += t.a_block)
+    for (; t.length > 0; t.length -= ATTN_LANES, t.a += t.a_block) {
+        for (int i = 0; t.rest && i < ATTN_LANES; i++, t.rest += ATTN_LANES)
+            __builtin_prefetch(t.rest, 0, 2);
         for (int lane = 0; lane < ATTN_LANES; lane++, t.b += t.b_step, t.next += ATTN_LANES) {
             __builtin_prefetch(t.a + t.a_block + lane * ATTN_LANES); /* a row of the next block */
             __builtin_prefetch(t.next, 0, 2);
@@ -71,6 +74,7 @@ INLINE void row_tile(tile t, const int rows, const int columns)
                     sum[i][j] = vfma(left, right[j], sum[i][j]);
             }
         }
+    }
     UNROLL(14)
     for (int i = 0; i < rows; i++)
         UNROLL(4)
@@ -119,6 +123,8 @@ void KERNEL(gemm_rows)(float *y, int64_t y_block, const float *a, int64_t a_bloc
         int64_t slice = attn_min(depth - begin, DEPTH_SLICE);
         tile t = {.y_block = y_block, .a_block = a_block, .b = b + begin * width, .b_step = width,
                   .length = slice, .add = add || begin > 0, .next = b + (begin + slice) * width};
+        if (groups == 1 && width > ATTN_LANES)
+            t.rest = t.next + slice * ATTN_LANES;
         for (int64_t group = 0, row = 0; group < groups; group++) {
             int count = (int)attn_ceil_div(rows - row, groups - group); /* even shares */
             t.y = y + row * ATTN_LANES;

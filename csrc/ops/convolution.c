@@ -8,7 +8,7 @@
  *   All gradients are overwritten, each computed only where it is wanted.
  */
 #include "../base/threads.h"
-#include "../conv/plan.h"
+#include "../conv/kept.h"
 #include "../kernels/kernels.h"
 
 #include <string.h>
@@ -16,7 +16,8 @@
 enum { INPUT, WEIGHT, BIAS };
 
 static attn_status make_plan(attn_conv_plan *plan, const attn_tensor *x, const attn_tensor *weight,
-                             const attn_tensor *bias, const attn_convolution_options *options)
+                             const attn_tensor *bias, bool keep,
+                             const attn_convolution_options *options)
 {
     char text[160];
     attn_conv_shape shape;
@@ -24,7 +25,7 @@ static attn_status make_plan(attn_conv_plan *plan, const attn_tensor *x, const a
     if (bias && (bias->ndim != 1 || bias->shape[0] != shape.K))
         return attn_fail(ATTN_BAD_VALUE, "conv2d: bias has shape %s, expected (%lld,)",
                          attn_shape_text(text, bias->ndim, bias->shape), (long long)shape.K);
-    attn_conv_plan_make(plan, &shape);
+    attn_conv_plan_make(plan, &shape, keep);
     return ATTN_OK;
 }
 
@@ -40,31 +41,28 @@ static attn_status check_residual(const attn_tensor *residual, const attn_conv_s
     return ATTN_OK;
 }
 
-/* *y = the convolution; used[] = x and weight in the layouts in which they were read. All three are
- * new references. */
-static attn_status run_forward(attn_tensor **y, attn_tensor *used[2], const attn_conv_plan *plan,
-                               attn_tensor *x, attn_tensor *weight, attn_tensor *bias,
+/* *y = the convolution, *used = x in the layout in which it was read: new references. The weights
+ * are in the plan's form. */
+static attn_status run_forward(attn_tensor **y, attn_tensor **used, const attn_conv_plan *plan,
+                               attn_tensor *x, const float *weight, attn_tensor *bias,
                                attn_tensor *residual, bool relu)
 {
     const attn_conv_shape *s = &plan->shape;
     const attn_conv_engine *engine = plan->engine;
-    attn_tensor *out = NULL, *in = NULL, *weights = NULL, *added = NULL;
+    attn_tensor *out = NULL, *in = NULL, *added = NULL;
     attn_status status = ATTN_OK;
     ATTN_GOTO(attn_tensor_as(&in, x, engine->layout_x));
-    ATTN_GOTO(attn_tensor_as_plain(&weights, weight));
     if (residual)
         ATTN_GOTO(attn_tensor_as(&added, residual, engine->layout_y));
     ATTN_GOTO(attn_tensor_empty(&out, 4, (int64_t[]){s->N, s->K, s->P, s->Q}, engine->layout_y));
     attn_finish finish = {.bias = bias ? attn_data(bias) : NULL,
                           .residual = added ? attn_data(added) : NULL, .relu = relu};
-    ATTN_GOTO(attn_conv_forward(plan, attn_data(out), attn_data(in), attn_data(weights), &finish));
+    ATTN_GOTO(attn_conv_forward(plan, attn_data(out), attn_data(in), weight, &finish));
     *y = attn_tensor_retain(out);
-    used[INPUT] = attn_tensor_retain(in);
-    used[WEIGHT] = attn_tensor_retain(weights);
+    *used = attn_tensor_retain(in);
 done:
     attn_tensor_release(out);
     attn_tensor_release(added);
-    attn_tensor_release(weights);
     attn_tensor_release(in);
     return status;
 }
@@ -148,21 +146,21 @@ attn_status attn_convolution(attn_tensor **y, attn_tensor *x, attn_tensor *weigh
                              attn_tensor *bias, const attn_convolution_options *options)
 {
     attn_conv_plan plan;
-    ATTN_TRY(make_plan(&plan, x, weight, bias, options));
-    attn_tensor *out = NULL, *used[2];
-    ATTN_TRY(run_forward(&out, used, &plan, x, weight, bias, NULL, false));
+    ATTN_TRY(make_plan(&plan, x, weight, bias, false, options));
+    attn_tensor *out = NULL, *in = NULL, *weights = NULL;
+    attn_status status = ATTN_OK;
+    ATTN_GOTO(attn_tensor_as_plain(&weights, weight));
+    ATTN_GOTO(run_forward(&out, &in, &plan, x, attn_data(weights), bias, NULL, false));
     attn_tensor *inputs[] = {[INPUT] = x, [WEIGHT] = weight, [BIAS] = bias};
-    attn_tensor *saved[] = {[INPUT] = weight->variable ? used[INPUT] : NULL,
-                            [WEIGHT] = x->variable ? used[WEIGHT] : NULL};
-    attn_status status = attn_record(&convolution_op, 3, inputs, 1, &out, &plan, saved, 2);
-    attn_tensor_release(used[INPUT]);
-    attn_tensor_release(used[WEIGHT]);
-    if (status != ATTN_OK) {
-        attn_tensor_release(out);
-        return status;
-    }
-    *y = out;
-    return ATTN_OK;
+    attn_tensor *saved[] = {[INPUT] = weight->variable ? in : NULL,
+                            [WEIGHT] = x->variable ? weights : NULL};
+    ATTN_GOTO(attn_record(&convolution_op, 3, inputs, 1, &out, &plan, saved, 2));
+    *y = attn_tensor_retain(out);
+done:
+    attn_tensor_release(in);
+    attn_tensor_release(weights);
+    attn_tensor_release(out);
+    return status;
 }
 
 attn_status attn_convolution_fused(attn_tensor **y, attn_tensor *x, attn_tensor *weight,
@@ -170,11 +168,29 @@ attn_status attn_convolution_fused(attn_tensor **y, attn_tensor *x, attn_tensor 
                                    const attn_convolution_options *options)
 {
     attn_conv_plan plan;
-    ATTN_TRY(make_plan(&plan, x, weight, bias, options));
+    ATTN_TRY(make_plan(&plan, x, weight, bias, false, options));
     ATTN_TRY(check_residual(residual, &plan.shape));
-    attn_tensor *used[2];
-    ATTN_TRY(run_forward(y, used, &plan, x, weight, bias, residual, relu));
-    attn_tensor_release(used[INPUT]);
-    attn_tensor_release(used[WEIGHT]);
+    attn_tensor *in = NULL, *weights = NULL;
+    attn_status status = ATTN_OK;
+    ATTN_GOTO(attn_tensor_as_plain(&weights, weight));
+    ATTN_GOTO(run_forward(y, &in, &plan, x, attn_data(weights), bias, residual, relu));
+done:
+    attn_tensor_release(in);
+    attn_tensor_release(weights);
+    return status;
+}
+
+attn_status attn_convolution_kept(attn_tensor **y, attn_tensor *x, attn_conv_kept *weight,
+                                  attn_tensor *bias, attn_tensor *residual, bool relu,
+                                  const attn_convolution_options *options)
+{
+    attn_conv_plan plan;
+    ATTN_TRY(make_plan(&plan, x, attn_conv_kept_weight(weight), bias, true, options));
+    ATTN_TRY(check_residual(residual, &plan.shape));
+    attn_tensor *in;
+    const float *form;
+    ATTN_TRY(attn_conv_kept_form(&form, weight, &plan));
+    ATTN_TRY(run_forward(y, &in, &plan, x, form, bias, residual, relu));
+    attn_tensor_release(in);
     return ATTN_OK;
 }

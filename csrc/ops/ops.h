@@ -74,5 +74,10 @@ attn_status attn_convolution(attn_tensor **y, attn_tensor *x, attn_tensor *weigh
 attn_status attn_convolution_fused(attn_tensor **y, attn_tensor *x, attn_tensor *weight,
                                    attn_tensor *bias, attn_tensor *residual, bool relu,
                                    const attn_convolution_options *options);
+/* The same with weights that serve many calls (conv/kept.h). */
+typedef struct attn_conv_kept attn_conv_kept;
+attn_status attn_convolution_kept(attn_tensor **y, attn_tensor *x, attn_conv_kept *weight,
+                                  attn_tensor *bias, attn_tensor *residual, bool relu,
+                                  const attn_convolution_options *options);
 
 #endif

@@ -47,6 +47,16 @@ static void wrong_type(arguments *a, const char *name, const char *expected, PyO
     a->failed = true;
 }
 
+void note_tensor(arguments *a, const attn_tensor *tensor)
+{
+    for (int i = 0; i < ATTN_PROFILE_SHAPES; i++) {
+        if (!a->first[i]) {
+            a->first[i] = tensor;
+            break;
+        }
+    }
+}
+
 attn_tensor *take_tensor(arguments *a, const char *name)
 {
     PyObject *object = take_object(a, name);
@@ -57,12 +67,7 @@ attn_tensor *take_tensor(arguments *a, const char *name)
         return NULL;
     }
     attn_tensor *tensor = ((TensorObject *)object)->tensor;
-    for (int i = 0; i < ATTN_PROFILE_SHAPES; i++) {
-        if (!a->first[i]) {
-            a->first[i] = tensor;
-            break;
-        }
-    }
+    note_tensor(a, tensor);
     return tensor;
 }
 

@@ -1,7 +1,9 @@
 /* Convolution, and what its tests and tools need to know of its plans. */
 #include "binding.h"
 
-#include "../conv/plan.h"
+#include "../conv/kept.h"
+
+#define KEPT "attnnet.kept_weights" /* the name of a capsule that holds an attn_conv_kept */
 
 static void take_options(arguments *a, attn_convolution_options *options)
 {
@@ -25,10 +27,46 @@ static PyObject *py_conv2d(PyObject *module, PyObject *const *args, Py_ssize_t c
     return give(status, y);
 }
 
+static void free_kept(PyObject *capsule)
+{
+    attn_conv_kept_free(PyCapsule_GetPointer(capsule, KEPT));
+}
+
+/* (weight) -> what conv2d_fused takes in its place: it keeps the forms in which it is read. The
+ * weight may not be written to any more. */
+static PyObject *py_keep_weights(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("keep_weights");
+    attn_tensor *weight = take_tensor(&a, "weight");
+    if (!take_end(&a))
+        return NULL;
+    attn_conv_kept *kept;
+    attn_status status = attn_conv_kept_new(&kept, weight);
+    if (status != ATTN_OK)
+        return report(status);
+    PyObject *capsule = PyCapsule_New(kept, KEPT, free_kept);
+    if (!capsule)
+        attn_conv_kept_free(kept);
+    return capsule;
+}
+
+/* NULL where the next argument is something else. */
+static attn_conv_kept *take_kept(arguments *a)
+{
+    if (a->failed || a->at >= a->count || !PyCapsule_IsValid(a->items[a->at], KEPT))
+        return NULL;
+    return PyCapsule_GetPointer(a->items[a->at++], KEPT);
+}
+
 static PyObject *py_conv2d_fused(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     ARGUMENTS("conv2d_fused");
-    attn_tensor *x = take_tensor(&a, "x"), *weight = take_tensor(&a, "weight");
+    attn_tensor *x = take_tensor(&a, "x"), *weight = NULL;
+    attn_conv_kept *kept = take_kept(&a);
+    if (kept)
+        note_tensor(&a, attn_conv_kept_weight(kept));
+    else
+        weight = take_tensor(&a, "weight");
     attn_tensor *bias = take_optional_tensor(&a, "bias");
     attn_tensor *residual = take_optional_tensor(&a, "residual");
     bool relu = take_bool(&a, "relu");
@@ -38,7 +76,10 @@ static PyObject *py_conv2d_fused(PyObject *module, PyObject *const *args, Py_ssi
         return NULL;
     attn_tensor *y = NULL;
     attn_status status;
-    WORK(status = attn_convolution_fused(&y, x, weight, bias, residual, relu, &options));
+    if (kept)
+        WORK(status = attn_convolution_kept(&y, x, kept, bias, residual, relu, &options));
+    else
+        WORK(status = attn_convolution_fused(&y, x, weight, bias, residual, relu, &options));
     return give(status, y);
 }
 
@@ -50,7 +91,7 @@ static PyObject *describe_pass(const attn_conv_pass *pass)
                          bytes * pass->shared, "worker_bytes", bytes * pass->worker);
 }
 
-/* (x shape, weight shape, stride, padding, groups) -> what the engine would do, as a dict. */
+/* (x shape, weight shape, stride, padding, groups, keep) -> what the engine would do, as a dict. */
 static PyObject *py_convolution_plan(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     ARGUMENTS("convolution_plan");
@@ -59,6 +100,7 @@ static PyObject *py_convolution_plan(PyObject *module, PyObject *const *args, Py
     int weight_ndim = take_ints(&a, "weight_shape", weight, ATTN_MAX_DIMS);
     attn_convolution_options options = {0};
     take_options(&a, &options);
+    bool keep = take_bool(&a, "keep");
     if (!take_end(&a))
         return NULL;
     attn_conv_shape shape;
@@ -66,8 +108,9 @@ static PyObject *py_convolution_plan(PyObject *module, PyObject *const *args, Py
     if (status != ATTN_OK)
         return report(status);
     attn_conv_plan plan;
-    attn_conv_plan_make(&plan, &shape);
-    return Py_BuildValue("{s:s,s:L,s:L,s:N,s:N}", "algorithm", plan.engine->name, "parts",
+    attn_conv_plan_make(&plan, &shape, keep);
+    return Py_BuildValue("{s:s,s:L,s:L,s:L,s:N,s:N}", "algorithm", plan.engine->name, "kept_bytes",
+                         (long long)sizeof(float) * plan.form_size, "parts",
                          (long long)plan.parts, "splits", (long long)plan.splits, "forward",
                          describe_pass(&plan.forward), "backward", describe_pass(&plan.backward));
 }
@@ -109,6 +152,7 @@ static PyObject *py_convolution_algorithms(PyObject *module, PyObject *const *ar
 PyMethodDef bind_convolution_functions[] = {
     FAST("conv2d", py_conv2d),
     FAST("conv2d_fused", py_conv2d_fused),
+    FAST("keep_weights", py_keep_weights),
     FAST("convolution_plan", py_convolution_plan),
     FAST("set_convolution_algorithm", py_set_convolution_algorithm),
     FAST("convolution_algorithms", py_convolution_algorithms),

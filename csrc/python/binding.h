@@ -84,6 +84,7 @@ void profile_call(const arguments *a, int64_t begin);
 
 PyObject *take_object(arguments *a, const char *name); /* borrowed */
 attn_tensor *take_tensor(arguments *a, const char *name);          /* borrowed */
+void note_tensor(arguments *a, const attn_tensor *tensor);         /* one more, for a profile */
 attn_tensor *take_optional_tensor(arguments *a, const char *name); /* NULL for None */
 int64_t take_int(arguments *a, const char *name);
 uint64_t take_uint64(arguments *a, const char *name);

@@ -9,7 +9,7 @@ import pytest
 from reference.compare import assert_close
 
 import attnnet
-from attnnet import nn
+from attnnet import _core, nn
 from attnnet.nn.fused import conv_bn
 
 SEED = 21
@@ -93,6 +93,41 @@ def test_folded_weights_follow_every_write():
     assert not np.array_equal(folded(), first)
     bn.eps = 0.5
     assert_close(folded(), plain(conv, bn, x, None, False).numpy(), 27)
+
+
+@pytest.mark.parametrize("with_bn", [True, False])
+def test_packed_weights_follow_writes_and_batches(with_bn):
+    """One image and many read other forms of the weights; a write reaches all of them."""
+    conv, bn = nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64) if with_bn else None
+    conv.eval()
+    rng = np.random.default_rng(SEED)
+    batches = [attnnet.Tensor(rng.standard_normal((n, 32, 8, 8))) for n in (1, 40)]
+    for module in (conv, bn):
+        if module is not None:
+            module.eval()
+    for factor in (1.0, 1.5, -0.5):
+        conv.weight.copy_(conv.weight.numpy() * factor)
+        for x in batches * 2:
+            with attnnet.no_grad():
+                y = conv_bn(x, conv, bn)
+            assert_close(y, plain(conv, bn, x, None, False).numpy(), 9 * 32, f"{factor}")
+
+
+@pytest.mark.parametrize("with_bn", [True, False])
+def test_the_core_gives_the_packed_weights_back(with_bn):
+    conv, bn = nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64) if with_bn else None
+    x = attnnet.Tensor(np.ones((1, 64, 32, 32)))
+    before = _core.memory_stats()["in_use"]
+    for module in filter(None, (conv, bn)):
+        module.eval()
+    with attnnet.no_grad():
+        conv_bn(x, conv, bn)
+        assert _core.memory_stats()["in_use"] - before >= 4 * 4 * 9 * 64 * 64
+        for module in filter(None, (conv, bn)):
+            module.train()
+        conv_bn(x, conv, bn)
+    assert conv.__dict__["_folded"] is None
+    assert _core.memory_stats()["in_use"] == before
 
 
 def test_training_gives_the_folded_weights_back():

@@ -90,8 +90,8 @@ def pair(value):
     return value if isinstance(value, tuple) else (value, value)
 
 
-def plan(x_shape, w_shape, stride, padding, groups):
-    return _core.convolution_plan(x_shape, w_shape, pair(stride), pair(padding), groups)
+def plan(x_shape, w_shape, stride, padding, groups, keep=False):
+    return _core.convolution_plan(x_shape, w_shape, pair(stride), pair(padding), groups, keep)
 
 
 def operands(case, seed):
@@ -165,6 +165,67 @@ def test_fused_finish(case, force):
                     relu, pair(stride), pair(padding), groups)
                 expected = np.maximum(expected, 0) if relu else expected
                 assert_close(got, expected, weight[0].size, f"{use_bias} {use_residual} {relu}")
+
+
+def fused(x, weight, bias, case):
+    stride, padding, groups = case[2:]
+    return _core.conv2d_fused(x, weight, bias, None, True, pair(stride), pair(padding), groups)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_kept_weights(case, force):
+    """The bits are those of weights as they come; made once, with any number of threads."""
+    force(case[0])
+    _, *arrays = operands(case[1:], 13)
+    x, weight, bias = (attnnet.Tensor(a) for a in arrays)
+    expected = fused(x, weight, bias, case[1:]).numpy()
+    kept, before = _core.keep_weights(weight), attnnet.get_num_threads()
+    size = plan(case[1], weight.shape, *case[3:], True)["kept_bytes"]
+    assert (size > 0) == (case[0] != "im2col")
+    try:
+        for threads in (1, 2, 3):
+            attnnet.set_num_threads(threads)
+            in_use = _core.memory_stats()["in_use"]
+            assert np.array_equal(fused(x, kept, bias, case[1:]).numpy(), expected)
+            made = _core.memory_stats()["in_use"] - in_use
+            assert made >= size if threads == 1 else made == 0
+    finally:
+        attnnet.set_num_threads(before)
+    in_use = _core.memory_stats()["in_use"]
+    del kept
+    assert in_use - _core.memory_stats()["in_use"] >= size
+
+
+# One image of stages 1 to 5 of the networks, and their steps of stride 2.
+ONE_IMAGE = [
+    ((1, 64, 32, 32), (64, 3, 3), 1, 1, 1),
+    ((1, 128, 16, 16), (128, 3, 3), 1, 1, 1),
+    ((1, 256, 8, 8), (256, 3, 3), 1, 1, 1),
+    ((1, 512, 4, 4), (512, 3, 3), 1, 1, 1),
+    ((7, 512, 2, 2), (512, 3, 3), 1, 1, 1),
+    ((1, 64, 32, 32), (128, 3, 3), 2, 1, 1),
+    ((1, 256, 8, 8), (512, 3, 3), 2, 1, 1),
+    ((1, 128, 16, 16), (256, 1, 1), 2, 0, 1),
+]
+
+
+@pytest.mark.parametrize("case", ONE_IMAGE, ids=str)
+def test_kept_weights_choose_their_own_algorithm(case):
+    """Maybe another algorithm than in training: as near to the twin, on one core or more."""
+    _, *arrays = operands(case, 17)
+    y, _ = layers.conv2d(*arrays, *case[2:])
+    x, weight, bias = (attnnet.Tensor(a) for a in arrays)
+    kept, before, results = _core.keep_weights(weight), attnnet.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            attnnet.set_num_threads(threads)
+            results.append(fused(x, kept, bias, case))
+    finally:
+        attnnet.set_num_threads(before)
+    terms = weight.numpy()[0].size
+    assert relative_l2(results[0].numpy(), np.maximum(y, 0)) <= 7e-8 * np.sqrt(terms)
+    for other in results[1:]:
+        assert np.array_equal(results[0].numpy(), other.numpy())
 
 
 @pytest.mark.parametrize("case", CASES[::2], ids=str)
@@ -307,6 +368,22 @@ def test_large_outputs(force):
         assert max(result.size for result in whole) > 1 << 21
         for got, *pieces in zip(whole, *(run(x[i : i + 1]) for i in range(18)), strict=True):
             assert np.array_equal(got, np.concatenate(pieces))
+
+
+def test_choice_with_kept_weights():
+    """Few outputs read the weights once, as they are; transformed ones are kept where small."""
+    for expected, multiple, x, k, stride in [
+        ("winograd", 4, (1, 64, 32, 32), 64, 1),
+        ("winograd", 4, (128, 64, 32, 32), 64, 1),
+        ("winograd", 4, (8, 256, 8, 8), 256, 1),
+        ("winograd", 1, (128, 512, 4, 4), 512, 1),
+        ("implicit_gemm", 1, (1, 512, 4, 4), 512, 1),
+        ("polyphase", 4, (1, 64, 32, 32), 128, 2),
+        ("implicit_gemm", 1, (1, 256, 8, 8), 512, 2),
+    ]:
+        got = plan(x, (k, x[1], 3, 3), stride, 1, 1, True)
+        assert got["algorithm"] == expected
+        assert 0 <= got["kept_bytes"] - multiple * 4 * 9 * x[1] * k <= 320 * 36 * (k // 32)
 
 
 def test_forcing():
