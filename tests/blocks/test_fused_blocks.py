@@ -3,6 +3,8 @@ bits that do not depend on threads, and errors."""
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 from reference import blocks, golden
@@ -237,6 +239,7 @@ def test_little_is_kept_beside_the_input(name):
     rng = np.random.default_rng(1)
     x = _core.to_layout(attnnet.Tensor(rng.standard_normal(shape)), "blocked16")
     state = tensors(draw_state(name, *shape[1:], rng))
+    gc.collect()  # what earlier tests left must not be freed in between
     before = attnnet.memory_stats()["in_use"]
     y = FUNCTIONS[name](x, *arguments(name, state, True))
     kept = attnnet.memory_stats()["in_use"] - before - 4 * y.numel()
