@@ -201,18 +201,13 @@ def _cut(text: str, most: int = 14) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _held_out(history: History) -> str:
-    """The prefix of the columns that an epoch's evaluation fills."""
-    return "val" if any("val_top1" in row for row in history) else "test"
-
-
 def _column(history: History, part: str, metric: str) -> str:
-    return f"{part if part == 'train' else _held_out(history)}_{metric}"
+    return f"{part if part == 'train' else history.held_out}_{metric}"
 
 
 def _words(history: History, part: str) -> str:
     names = {"train": "training", "test": "test", "val": "validation"}
-    return names[part if part == "train" else _held_out(history)]
+    return names[part if part == "train" else history.held_out]
 
 
 def _check(

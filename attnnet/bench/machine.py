@@ -15,7 +15,8 @@ from .. import _core, config, functional
 from ..tensor import Tensor
 from .timing import interleaved
 
-PEERS = ("torch", "onnxruntime", "openvino", "mnn")
+# The systems to compare with: distribution -> module.
+PEERS = {"torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino", "mnn": "MNN"}
 
 
 def describe() -> dict[str, Any]:

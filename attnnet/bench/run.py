@@ -17,7 +17,6 @@ from .record import Record, comparison
 from .scaling import scaling
 
 SECTIONS = ("operations", "blocks", "training", "inference", "scaling", "memory", "import", "size")
-_MODULES = {"torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino", "mnn": "MNN"}
 
 
 def run(
@@ -85,7 +84,7 @@ def _engines(vs: Sequence[str], threads: int) -> list[Engine]:
     for name in vs:
         if name not in PEERS:
             raise unknown_name("system", name, PEERS)
-        if importlib.util.find_spec(_MODULES[name]) is None:
+        if importlib.util.find_spec(PEERS[name]) is None:
             raise ModuleNotFoundError(f"{name} is not installed: pip install {name}")
         if name == "torch":
             from .peers import torch_engine

@@ -83,7 +83,7 @@ def _table(histories: dict[str, History]) -> str:
     width = max(len(name) for name in histories)
     lines = [f"{'training':<{width}}  epochs   last %   best %  at epoch"]
     for name, history in histories.items():
-        column = "val_top1" if any("val_top1" in row for row in history) else "test_top1"
+        column = f"{history.held_out}_top1"
         values = [(row[column], row["epoch"]) for row in history if row.get(column) is not None]
         if not values:
             lines.append(f"{name:<{width}}  {len(history):>6}")

@@ -192,13 +192,15 @@ def _titled(tile: np.ndarray, title: str) -> np.ndarray:
     return np.concatenate([np.asarray(label), tile])
 
 
-def html_image(picture: np.ndarray, alt: str = "") -> str:
-    """An ``<img>`` tag that holds a uint8 picture (H, W, 3) as PNG."""
+def html_image(picture: np.ndarray | bytes, alt: str = "") -> str:
+    """An ``<img>`` tag that holds a uint8 picture (H, W, 3), or the bytes of a PNG file, as PNG."""
     from html import escape
 
-    from PIL import Image
+    if isinstance(picture, np.ndarray):
+        from PIL import Image
 
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "PNG")
-    data = base64.b64encode(stream.getvalue()).decode("ascii")
+        stream = io.BytesIO()
+        Image.fromarray(picture).save(stream, "PNG")
+        picture = stream.getvalue()
+    data = base64.b64encode(picture).decode("ascii")
     return f'<img alt="{escape(alt, quote=True)}" src="data:image/png;base64,{data}">'

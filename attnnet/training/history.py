@@ -59,6 +59,11 @@ class History(list):
         """One value a row; None where a row lacks it."""
         return [row.get(name) for row in self]
 
+    @property
+    def held_out(self) -> str:
+        """The prefix of the columns that an epoch's evaluation fills: "val" or "test"."""
+        return "val" if any("val_top1" in row for row in self) else "test"
+
     def csv_text(self) -> str:
         """The rows as CSV with a header line; missing values are empty."""
         out = io.StringIO()
