@@ -1,19 +1,23 @@
 #include "memory.h"
 
+#include "arena.h"
+
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
-/* Every block starts with one cache line that holds its size and, while cached, the list's link. */
+/* Every block starts with one cache line. A small one's holds its size and, while it is cached, the
+ * link of its list; a large one's is the arena's, which begins with the size as well. */
 typedef struct header {
     size_t bytes; /* usable bytes behind the header */
     struct header *next;
 } header;
 
-enum { HEADER_BYTES = ATTN_ALIGNMENT, HUGE_PAGE = 2 << 20, BUCKETS = 1024 };
+enum { HEADER_BYTES = ATTN_ALIGNMENT, SMALL = 1 << 15, BUCKETS = 256 };
 
-/* One list a size class; classes grow by at most an eighth, so at most that much is wasted. */
+/* Small blocks: one list a size class; classes grow by at most an eighth, so at most that much is
+ * wasted. */
 static header *buckets[BUCKETS];
+static int64_t small_cached;
 static attn_memory_stats stats;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -31,47 +35,49 @@ static int size_class(size_t *bytes)
     return (int)(shift * 16 + units - 1);
 }
 
-static void release_all_locked(void)
+static header *take_small(size_t bytes)
+{
+    int bucket = size_class(&bytes);
+    header *found = buckets[bucket];
+    if (found) {
+        buckets[bucket] = found->next;
+        small_cached -= (int64_t)found->bytes;
+        return found;
+    }
+    void *raw = NULL;
+    if (posix_memalign(&raw, ATTN_ALIGNMENT, bytes + HEADER_BYTES) != 0)
+        return NULL;
+    found = raw;
+    found->bytes = bytes;
+    return found;
+}
+
+static void give_small(header *block)
+{
+    size_t bytes = block->bytes;
+    int bucket = size_class(&bytes);
+    block->next = buckets[bucket];
+    buckets[bucket] = block;
+    small_cached += (int64_t)block->bytes;
+}
+
+static void release_cached(void)
 {
     for (int i = 0; i < BUCKETS; i++) {
         while (buckets[i]) {
             header *block = buckets[i];
             buckets[i] = block->next;
-            stats.cached -= (int64_t)block->bytes;
             free(block);
         }
     }
+    small_cached = 0;
+    attn_arena_trim();
 }
 
-static header *fresh_block(size_t bytes)
+/* bytes: a multiple of 64. */
+static header *take(size_t bytes)
 {
-    size_t alignment = bytes >= HUGE_PAGE ? HUGE_PAGE : ATTN_ALIGNMENT;
-    void *raw = NULL;
-    if (posix_memalign(&raw, alignment, bytes + HEADER_BYTES) != 0)
-        return NULL;
-#ifdef MADV_HUGEPAGE
-    if (bytes >= HUGE_PAGE)
-        madvise(raw, bytes + HEADER_BYTES, MADV_HUGEPAGE);
-#endif
-    return raw;
-}
-
-/* The smallest kept block of this class or of one less than twice as large; NULL if there is none.
- * Training, evaluation and a last small batch ask for different sizes: without the larger classes
- * each would keep memory of its own. Under a limit every byte counts, and only the class itself
- * will do. */
-static header *take_kept_locked(int bucket)
-{
-    int last = stats.limit > 0 ? bucket : bucket + 12;
-    for (int i = bucket; i <= last && i < BUCKETS; i++) {
-        header *found = buckets[i];
-        if (found) {
-            buckets[i] = found->next;
-            stats.cached -= (int64_t)found->bytes;
-            return found;
-        }
-    }
-    return NULL;
+    return bytes <= SMALL ? take_small(bytes) : (header *)attn_arena_take(bytes);
 }
 
 attn_status attn_alloc(void **block, size_t bytes)
@@ -80,7 +86,7 @@ attn_status attn_alloc(void **block, size_t bytes)
     size_t asked = bytes;
     if (bytes > (SIZE_MAX >> 2))
         return attn_fail(ATTN_NO_MEMORY, "out of memory: %zu bytes were asked for", asked);
-    int bucket = size_class(&bytes);
+    bytes = (bytes / ATTN_ALIGNMENT + 1) * ATTN_ALIGNMENT;
     pthread_mutex_lock(&lock);
     if (stats.limit > 0 && stats.in_use + (int64_t)bytes > stats.limit) {
         int64_t in_use = stats.in_use, limit = stats.limit;
@@ -89,15 +95,10 @@ attn_status attn_alloc(void **block, size_t bytes)
                          "memory limit: %zu bytes were asked for with %lld in use of %lld allowed",
                          asked, (long long)in_use, (long long)limit);
     }
-    header *found = take_kept_locked(bucket);
-    if (!found) {
-        found = fresh_block(bytes);
-        if (!found) { /* what lies unused may be what is missing */
-            release_all_locked();
-            found = fresh_block(bytes);
-        }
-        if (found)
-            found->bytes = bytes;
+    header *found = take(bytes);
+    if (!found) { /* what lies unused may be what is missing */
+        release_cached();
+        found = take(bytes);
     }
     if (found) {
         stats.in_use += (int64_t)found->bytes;
@@ -115,13 +116,12 @@ void attn_free(void *block)
     if (!block)
         return;
     header *head = (header *)((char *)block - HEADER_BYTES);
-    size_t bytes = head->bytes;
-    int bucket = size_class(&bytes);
     pthread_mutex_lock(&lock);
-    head->next = buckets[bucket];
-    buckets[bucket] = head;
     stats.in_use -= (int64_t)head->bytes;
-    stats.cached += (int64_t)head->bytes;
+    if (head->bytes <= SMALL)
+        give_small(head);
+    else
+        attn_arena_give((attn_arena_block *)head);
     pthread_mutex_unlock(&lock);
 }
 
@@ -129,6 +129,7 @@ void attn_memory_get_stats(attn_memory_stats *out)
 {
     pthread_mutex_lock(&lock);
     *out = stats;
+    out->cached = small_cached + attn_arena_cached();
     pthread_mutex_unlock(&lock);
 }
 
@@ -149,6 +150,6 @@ void attn_memory_set_limit(int64_t bytes)
 void attn_memory_empty_cache(void)
 {
     pthread_mutex_lock(&lock);
-    release_all_locked();
+    release_cached();
     pthread_mutex_unlock(&lock);
 }

@@ -1,7 +1,8 @@
 /* Memory for tensors and workspaces: aligned, cached, counted, limited.
  *
- * A training step asks for the same sizes again and again. Freed blocks are kept in lists by size,
- * so that a step after the first maps no fresh pages. Blocks of 2 MiB and more ask for huge pages.
+ * A training step asks for the same sizes again and again. Freed blocks are kept, small ones in
+ * lists by size, large ones in an arena (arena.h), so that a step after the first maps no fresh
+ * pages.
  */
 #ifndef ATTN_MEMORY_H
 #define ATTN_MEMORY_H
