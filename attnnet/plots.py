@@ -89,7 +89,7 @@ def plot_history(
             for name, history in named.items()
             for part in shown
         }
-        if len(named) > 1:  # the title says which split it is
+        if len(shown) == 1 and "" not in named:  # the title says which split it is
             curves = dict(zip(named, curves.values(), strict=True))
         title, unit = METRICS[metric]
         what = "" if len(shown) > 1 else _words(next(iter(named.values())), shown[0]) + " "
@@ -118,7 +118,9 @@ def draw_curves(
             label=name,
         )
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    if low == min(high, max(map(len, curves.values()), default=1)):
+        axes.set_xlim(low - 0.5, low + 0.5)  # one epoch: a point, and no fractions of an epoch
     axes.grid(color="#e2e6ea")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)

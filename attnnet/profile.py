@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import _core
+from .markup import table
 
 
 class Event(NamedTuple):
@@ -123,12 +123,8 @@ class Profile:
         return self.table()
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("operation", "calls", "ms", "%"))
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells[:4]) + "</tr>"
-            for cells in self._cells(False, 30)
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        cells = (row[:4] for row in self._cells(False, 30))
+        return table(("operation", "calls", "ms", "%"), cells)
 
     def save_trace(self, path: str | os.PathLike[str]) -> None:
         """Writes a trace in the Trace Event Format, which Perfetto (ui.perfetto.dev), Chrome's

@@ -8,6 +8,8 @@ from html import escape
 
 import numpy as np
 
+from .markup import Html, as_html, numeric_columns
+
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #5b6470; --line: #d9dee3; --back: #fff;
         --good: #0061a8; --bad: #b84300; }
@@ -28,10 +30,6 @@ td img { max-width: none; display: block; }
 .right { color: var(--good); } .wrong { color: var(--bad); }
 code { background: color-mix(in srgb, var(--line) 50%, transparent); padding: .1rem .3rem; }
 """
-
-
-class Html(str):
-    """Text that is HTML already; all other text is escaped."""
 
 
 def picture(image: np.ndarray | bytes, alt: str) -> Html:
@@ -62,7 +60,7 @@ class Page:
 
     def text(self, text: str, note: bool = False) -> None:
         """A paragraph; a note stands back."""
-        self._parts.append(f"<p{' class=note' if note else ''}>{_html(text)}</p>")
+        self._parts.append(f"<p{' class=note' if note else ''}>{as_html(text)}</p>")
 
     def add(self, html: Html) -> None:
         """Anything that is HTML already, such as a picture."""
@@ -70,15 +68,15 @@ class Page:
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table; cells that look like numbers stand to the right."""
-        rows = [[_html(cell) for cell in row] for row in rows]
-        numeric = [bool(rows) and all(_number(row[i]) for row in rows) for i in range(len(head))]
+        rows = [[as_html(cell) for cell in row] for row in rows]
+        numeric = numeric_columns(rows, len(head))
         kinds = [" class=number" if is_number else "" for is_number in numeric]
 
         def line(tag: str, cells: Sequence[str]) -> str:
             parts = (f"<{tag}{k}>{c}</{tag}>" for c, k in zip(cells, kinds, strict=True))
             return f"<tr>{''.join(parts)}</tr>"
 
-        top = line("th", [_html(cell) for cell in head])
+        top = line("th", [as_html(cell) for cell in head])
         body = "\n".join(line("td", row) for row in rows)
         self.add(
             Html(f"<table><thead>{top}</thead>\n<tbody>{body}</tbody></table>")
@@ -103,11 +101,3 @@ class Page:
         from .training.files import write_atomically
 
         write_atomically(os.fspath(path), self.html().encode())
-
-
-def _html(cell: object) -> str:
-    return cell if isinstance(cell, Html) else escape(str(cell))
-
-
-def _number(cell: str) -> bool:
-    return cell.strip("%+-~ ").replace(",", "").replace(".", "", 1).isdigit() or cell in ("", "-")

@@ -156,25 +156,28 @@ class Tensor(_core.Tensor):
         """For notebooks: shape, what the tape knows, and how the values are spread."""
         from html import escape
 
+        from .markup import folded, table
+
         values = self.numpy()
         facts = {"shape": " x ".join(map(str, self.shape)) or "a single value"}
+        finite = values[np.isfinite(values)]
         if values.size == 1:
             facts["value"] = f"{self.item():.6g}"
-        elif values.size:
+        elif finite.size:
             facts["minimum, mean, maximum"] = (
-                f"{values.min():.4g}, {values.mean(dtype=np.float64):.4g}, {values.max():.4g}")
-            facts["standard deviation"] = f"{values.std(dtype=np.float64):.4g}"
-            broken = int((~np.isfinite(values)).sum())
-            if broken:
-                facts["not finite"] = f"{broken:,} of {values.size:,}"
+                f"{finite.min():.4g}, {finite.mean(dtype=np.float64):.4g}, {finite.max():.4g}")
+            facts["standard deviation"] = f"{finite.std(dtype=np.float64):.4g}"
+        if finite.size < values.size:
+            facts["not finite"] = (
+                f"{values.size - finite.size:,} of {values.size:,}, which the figures leave out")
         if self.grad_fn:
             facts["made by"] = self.grad_fn
         facts["gradient"] = ("there" if self.is_leaf and self.grad is not None else
                              "wanted" if self.requires_grad else "none")
-        rows = "".join(f"<tr><th>{name}</th><td>{text}</td></tr>" for name, text in facts.items())
-        shown = escape(np.array2string(values, threshold=50, precision=4))
-        return (f"<details><summary>tensor {facts['shape']}</summary><pre>{shown}</pre></details>"
-                f"<table>{rows}</table>")
+        shown = f"<pre>{escape(np.array2string(values, threshold=50, precision=4))}</pre>"
+        few = 1 < values.size <= 50
+        return ("<b>Tensor</b>" + table((), facts.items())
+                + folded("values", shown, is_open=few) * (values.size > 1))
 
     def __reduce__(self):
         return _rebuild, (type(self), np.array(self.numpy()), self.requires_grad and self.is_leaf)

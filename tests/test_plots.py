@@ -51,6 +51,17 @@ def test_one_history_shows_both_splits():
     assert accuracy.get_title("left") == "Accuracy (%)" and loss.get_title("left") == "Loss"
 
 
+def test_a_named_history_is_called_by_its_name_where_the_title_says_the_split():
+    (axes,) = plot_history({"base": history(3)}, ["top1"], split="test").axes
+    assert list(lines(axes)) == ["base"] and axes.get_title("left") == "Test accuracy (%)"
+
+
+def test_one_epoch_is_a_point_over_a_whole_number():
+    (axes,) = plot_history({"base": history(1)}, ["top1"], split="test").axes
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
+
+
 def test_many_histories_show_the_held_out_images():
     (axes,) = plot_history({"base": history(3), "NEW": history(2)}, ["top1"]).axes
     assert lines(axes) == {"base": [49, 50, 51], "NEW": [49, 50]}

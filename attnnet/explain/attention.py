@@ -20,7 +20,7 @@ from ..nn.layers import positive
 from ..nn.modes import evaluating
 from ..nn.module import Module
 from ..tensor import Tensor
-from .image import apply_colormap, deprocess, grid, html_image
+from .image import apply_colormap, deprocess, html_image, stacked
 from .inputs import pictures
 from .layers import Layers, find_layers
 from .maps import resize
@@ -65,18 +65,16 @@ class AttentionMaps:
     def _repr_html_(self) -> str:
         """Images, and under them each spatial mask between its own least and largest value."""
         text = f"<pre>{escape(repr(self))}</pre>"
-        if not self.spatial or self.images.shape[1] not in (1, 3):
+        if not self.spatial or not len(self.images) or self.images.shape[1] not in (1, 3):
             return text
-        shown = slice(_SHOWN)
-        scale = max(1, 96 // self.images.shape[3])
-        rows = [grid(deprocess(self.images[shown]), scale=scale)]
+        parts = [text, html_image(stacked([deprocess(self.images[:_SHOWN])]), "the images")]
         for name in self.spatial:
-            masks = self.masks(name)[shown]
+            masks = self.masks(name)[:_SHOWN]
             low, high = masks.min(), masks.max()
             spread = np.clip((masks - low) / max(high - low, 1e-7), 0, 1)
-            rows.append(grid(apply_colormap(spread, "viridis"), scale=scale))
-        names = ", ".join(self.spatial)
-        return text + html_image(np.concatenate(rows), f"images and spatial masks of {names}")
+            masks = stacked([apply_colormap(spread, "viridis")])
+            parts.append(f"<p>{escape(name)}</p>" + html_image(masks, f"spatial masks of {name}"))
+        return "".join(parts)
 
 
 def attention_maps(

@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import unknown_name
 
 COLORMAPS = ("jet", "viridis")
+_A_LINE = 8  # images side by side in a notebook
 # Every 15th colour of viridis (Smith & van der Walt 2015); between them the colours are linear,
 # which is off by 5 of 255 at most.
 _VIRIDIS = (
@@ -181,6 +182,30 @@ def grid(
 def strip(pictures: Sequence[Any], **options: Any) -> np.ndarray:
     """Pictures in one row; ``titles``, ``scale`` and ``gap`` as for :func:`grid`."""
     return grid(pictures, None, **options)
+
+
+def stacked(kinds: Sequence[Any], titles: Sequence[str] | None = None) -> np.ndarray:
+    """Several pictures of each image under one another, for a notebook: lines of eight images,
+    small ones enlarged.
+
+    Args:
+        kinds: one or more of uint8 (N, H, W, 3), N at least 1. titles: one an image, or none.
+
+    Returns:
+        One uint8 picture (height, width, 3).
+    """
+    scale = max(1, 96 // kinds[0].shape[2])
+    lines = []
+    for start in range(0, len(kinds[0]), _A_LINE):
+        part = slice(start, start + _A_LINE)
+        for number, kind in enumerate(kinds):
+            named = titles[part] if titles is not None and number == 0 else None
+            lines.append(grid(kind[part], titles=named, scale=scale))
+    width = lines[0].shape[1]
+    return np.concatenate(
+        [np.pad(line, ((0, 2), (0, width - line.shape[1]), (0, 0)), constant_values=255)
+         for line in lines]
+    )  # fmt: skip
 
 
 def _titled(tile: np.ndarray, title: str) -> np.ndarray:

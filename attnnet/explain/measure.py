@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 
 import numpy as np
+
+from ..markup import table
 
 LEVEL, RESAMPLES = 0.95, 2000
 
@@ -121,9 +122,6 @@ class Measures(dict[str, dict[str, Measure]]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head, *rows = (
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._cells()
-        )
+        head, *rows = self._cells()
         note = f"Means over images, {LEVEL:.0%} bootstrap intervals."
-        return f"<table>{head}{''.join(rows)}</table><p>{note}</p>"
+        return f"{table(head, rows)}<p>{note}</p>"

@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from .image import deprocess, grid, html_image, overlay
+from .image import deprocess, html_image, overlay, stacked
 from .maps import join_layers, scaled_layer
 from .methods import Method
 
@@ -100,13 +100,11 @@ class CAM:
     def _repr_html_(self) -> str:
         """Images over their overlays, with the class explained."""
         text = f"<p>{escape(repr(self))}</p>"
-        if self.images.shape[1] not in (1, 3) or self.maps.shape[1:] != self.images.shape[2:]:
+        size = self.images.shape[2:]
+        if not len(self) or self.images.shape[1] not in (1, 3) or self.maps.shape[1:] != size:
             return text
         first = slice(_SHOWN)
-        pictures, covered = deprocess(self.images[first]), self.overlay()[first]
-        scale = max(1, 96 // pictures.shape[2])
-        titles = self.titles()[first]
-        top = grid(pictures, titles=titles, scale=scale)
-        sheet = np.concatenate([top, grid(covered, scale=scale)])
+        pictures, titles = deprocess(self.images[first]), self.titles()[first]
+        covered = self.overlay(colormap="viridis")[first]
         more = f"<p>and {len(self) - _SHOWN} more</p>" if len(self) > _SHOWN else ""
-        return text + html_image(sheet, ", ".join(titles)) + more
+        return text + html_image(stacked([pictures, covered], titles), ", ".join(titles)) + more

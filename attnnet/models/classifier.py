@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import numpy as np
 
+from ..markup import folded
 from ..nn.layers import pair, positive
 from ..nn.module import Module
 from ..nn.registry import make_block
-from ..nn.summary import Summary, summarise
+from ..nn.summary import Summary, structure_html, summarise
 from .placement import Placement
 from .predict import Prediction, Predictions, probabilities
 
@@ -104,9 +104,8 @@ class Classifier(Module):
         return f"{self.arch}, block {self.block_name}, {self.num_classes} classes"
 
     def _repr_html_(self) -> str:
-        return f"<details><summary>{escape(self._title())}</summary>" + (
-            f"{self.summary()._repr_html_()}</details>{super()._repr_html_()}"
-        )
+        layers = folded("every layer, with the shape of its output", self.summary()._repr_html_())
+        return structure_html(self, self._title()) + layers
 
 
 def place_block(

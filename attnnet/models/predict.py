@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import DataError
+from ..markup import table
 from ..nn.modes import evaluating
 from ..tensor import Tensor
 
@@ -61,13 +61,13 @@ class Predictions(list):
         return "\n".join(map(str, self))
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{number}</td>"
-            + "".join(f"<td>{escape(str(name))}</td><td>{100 * p:.1f} %</td>" for name, p in one)
-            + "</tr>"
+        rows = [
+            [str(number), *(cell for name, p in one for cell in (name, f"{100 * p:.1f} %"))]
             for number, one in enumerate(self)
-        )
-        return f"<table><tbody>{rows}</tbody></table>"
+        ]
+        most = len(self[0]) if self else 0
+        places = [cell for i in range(most) for cell in (f"{i + 1}.", "")]
+        return table(["image", *places], rows)
 
 
 def probabilities(model: Classifier, images: Any, batch_size: int, resize: bool) -> np.ndarray:

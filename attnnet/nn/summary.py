@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..markup import table
 from ..tensor import Tensor
 from .containers import Sequential
 from .modes import evaluating
@@ -61,14 +62,14 @@ class Summary:
         ]
 
     def __str__(self) -> str:
-        table = [_HEADER, *self._cells()]
-        widths = [max(len(row[i]) for row in table) for i in range(len(_HEADER))]
+        rows = [_HEADER, *self._cells()]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
         lines = [
             "  ".join(
                 cell.ljust(width) if i < 3 else cell.rjust(width)
                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
-            for row in table
+            for row in rows
         ]
         rule = "-" * max(map(len, lines))
         return "\n".join([self.title, rule, lines[0], rule, *lines[1:], rule, *self._totals()])
@@ -76,16 +77,8 @@ class Summary:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(name)}</th>" for name in _HEADER)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._cells()
-        )
         totals = "<br>".join(escape(line) for line in self._totals())
-        return (
-            f"<p><b>{escape(self.title)}</b><br>{totals}</p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        )
+        return f"<p><b>{escape(self.title)}</b><br>{totals}</p>{table(_HEADER, self._cells())}"
 
 
 _HEADER = ("layer", "kind", "output", "parameters", "multiply-adds")
@@ -179,10 +172,14 @@ def _inside_of_fused(module: Module) -> set[int]:
     }
 
 
-def structure_html(module: Module) -> str:
-    """The tree of a module's children for notebooks, folded below the first level."""
+def structure_html(module: Module, title: str | None = None) -> str:
+    """The tree of a module's children for notebooks, folded below the first level.
+
+    Args:
+        module: any. title: default: the name of its class.
+    """
     parameters = sum(p.numel() for p in module.parameters())
-    head = f"<b>{escape(type(module).__name__)}</b> ({parameters:,} parameters)"
+    head = f"<b>{escape(title or type(module).__name__)}</b> ({parameters:,} parameters)"
     return f"<div>{head}{_branch(module)}</div>"
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
+from ..markup import folded, table
 
 if TYPE_CHECKING:
     from ..data import Dataset
@@ -90,10 +91,21 @@ class Evaluation:
         return self.table()
 
     def _repr_html_(self) -> str:
-        """For notebooks: the table as it is."""
-        from html import escape
-
-        return f"<pre>{escape(self.table())}</pre>"
+        """For notebooks: the totals, the most frequent confusions, a line a class (folded where
+        there are many)."""
+        totals = table(
+            ("images", "loss", "top-1 %", "top-5 %"),
+            [(f"{self.images:,}", f"{self.loss:.4f}", f"{self.top1:.2f}", f"{self.top5:.2f}")],
+        )
+        pairs = self.confused()
+        confused = table(("label", "taken for", "images"), pairs) if pairs else ""
+        counts = self.confusion.sum(axis=1)
+        rows = [
+            (name, count, f"{right:.2f}" if count else "-")
+            for name, count, right in zip(self.classes, counts, self.per_class, strict=True)
+        ]
+        classes = table(("class", "images", "right %"), rows)
+        return totals + confused + folded("each class", classes, is_open=len(rows) <= 10)
 
 
 def evaluate(

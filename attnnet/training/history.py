@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..markup import table
 from .files import write_atomically
 
 # The order of the columns; a row may have further ones, which follow.
@@ -33,7 +34,8 @@ class History(list):
     ``seconds`` (training and evaluation), ``skipped`` (steps skipped for a NaN loss).
 
     Attributes:
-        interrupted: the training was stopped before its last epoch.
+        interrupted: somebody stopped the training before its last epoch, or asked to when that was
+            just over (then it is False in the file).
         summary: the result as a dict: ``best_epoch``, ``best_top1``, ``chosen_on`` (``"test"`` or
             ``"validation"``), ``test_top1``, ``test_top5``, ``test_loss``, ``seconds``.
         folder: where files were written; None: nowhere.
@@ -145,12 +147,8 @@ class History(list):
     def _repr_html_(self) -> str:
         """For notebooks: a table, under its curves where matplotlib is installed."""
         names = self.columns()
-        head = "".join(f"<th>{name}</th>" for name in names)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{_shown(row.get(name))}</td>" for name in names) + "</tr>"
-            for row in self
-        )
-        return f"{_curves(self)}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        rows = [[_cell(name, row.get(name)) for name in names] for row in self]
+        return _curves(self) + table(names, rows)
 
 
 def _curves(history: History) -> str:
@@ -175,9 +173,16 @@ def _are_rows(rows: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A value as a table shows it."""
-    import html
-
+    """A value in one line."""
     if value is None:
         return ""
-    return f"{value:.5g}" if isinstance(value, float) else html.escape(str(value))
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _cell(name: str, value: Any) -> str:
+    """A value of a column, with as many digits as it is worth, the same in every row."""
+    digits = {"loss": 4, "top1": 2, "top5": 2, "second": 0, "seconds": 1}
+    places = digits.get(name.rpartition("_")[2])
+    if not isinstance(value, float):
+        return _shown(value)
+    return f"{value:.3g}" if places is None else f"{value:.{places}f}"

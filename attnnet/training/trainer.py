@@ -228,7 +228,8 @@ class Trainer:
         """Trains to the recipe's last epoch, or goes on to it after an interruption.
 
         Ctrl-C and SIGTERM end the running step, write a checkpoint and return; a second Ctrl-C
-        raises ``KeyboardInterrupt`` at once.
+        raises ``KeyboardInterrupt`` at once. Where one comes while the last files are written, they
+        are, and the history is ``interrupted`` all the same, so that a loop over trainings stops.
 
         Args:
             stop_after: stop when this many epochs are done, counted from the first one; the
@@ -284,6 +285,8 @@ class Trainer:
         if self.history.interrupted:
             keeping.save(self)
         finish(self)
+        if self.stop_signal is not None:  # one that came too late to stop anything here
+            self.history.interrupted = True
 
     @property
     def stop_signal(self) -> signal.Signals | None:

@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import re
 import sys
 import weakref
 
@@ -160,11 +161,19 @@ def test_impossible_sizes_are_refused_without_harm():
 
 def test_html_for_notebooks():
     x = attnnet.tensor(np.array([[1.0, np.nan], [3.0, 4.0]], np.float32), requires_grad=True)
-    text = x._repr_html_()
-    assert "<th>shape</th><td>2 x 2</td>" in text and "<td>1 of 4</td>" in text
-    assert "<th>gradient</th><td>wanted</td>" in text
+
+    def facts(tensor):
+        cells = re.findall(r"<tr><th[^>]*>(.*?)</th><td[^>]*>(.*?)</td></tr>", tensor._repr_html_())
+        return dict(cells)
+
+    assert facts(x)["shape"] == "2 x 2" and facts(x)["not finite"].startswith("1 of 4")
+    assert facts(x)["minimum, mean, maximum"] == "1, 2.667, 4"  # of the others
+    assert facts(x)["gradient"] == "wanted" and "<details open>" in x._repr_html_()
     y = (x * x).sum()
-    assert "<td>sum</td>" in y._repr_html_() and "a single value" in y._repr_html_()
+    assert facts(y)["made by"] == "sum" and facts(y)["shape"] == "a single value"
+    assert "<details" not in y._repr_html_()
     y.backward()
-    assert "<th>gradient</th><td>there</td>" in x._repr_html_()
-    assert "<td>0 x 3</td>" in attnnet.tensor(np.zeros((0, 3), np.float32))._repr_html_()
+    assert facts(x)["gradient"] == "there"
+    assert facts(attnnet.tensor(np.zeros((0, 3), np.float32)))["shape"] == "0 x 3"
+    many = attnnet.tensor(np.arange(100.0))._repr_html_()
+    assert "<details><summary>values" in many

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -103,6 +105,8 @@ def test_result(model, x):
     np.testing.assert_allclose(result.of_layer("layer3"), alone, **CLOSE)
     assert repr(result) == "CAM(Grad-CAM of layer1, layer3: 3 maps of 16 x 16)"
     assert "<img" in result._repr_html_() and "class_" in result._repr_html_()
+    nobody = replace(result, maps=result.maps[:0], images=x[:0], logits=result.logits[:0])
+    assert "0 maps" in nobody._repr_html_()
     assert result.overlay().shape == (3, 16, 16, 3)
     small = cam(model, x, layers="layer3", resize=False)
     assert small.maps.shape == (3, 4, 4) and "<img" not in small._repr_html_()

@@ -94,3 +94,12 @@ def test_stopping_puts_the_mode_back(images):
     with pytest.raises(EvaluationStopped):
         evaluate(model, images, 10, on_batch=stop_at_20)
     assert seen == [(10, 50), (20, 50)] and model.training
+
+
+def test_shown_in_a_notebook():
+    labels = np.array([0, 0, 1, 2])
+    logits = np.eye(3)[[0, 1, 1, 1]]
+    html = score(logits, labels, ["<a>", "b", "c"])._repr_html_()
+    assert ">50.00</td>" in html and ">&lt;a&gt;</td>" in html and "<details open>" in html
+    many = score(np.eye(20), np.arange(20), [str(i) for i in range(20)])._repr_html_()
+    assert "<details><summary>each class" in many and "taken for" not in many

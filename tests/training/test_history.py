@@ -67,6 +67,8 @@ def _full_disk(fd):
 
 def test_shown_in_a_notebook_and_a_console():
     history = History(rows())
-    assert "<th>train_loss</th>" in history._repr_html_() and "2 epochs" in repr(history)
+    assert ">train_loss</th>" in history._repr_html_() and "2 epochs" in repr(history)
+    html = History([{"epoch": 1, "test_top1": 10.0, "images_per_second": 97.46}])._repr_html_()
+    assert ">10.00</td>" in html and ">97</td>" in html
     assert "<script>" not in History([{"epoch": "<script>"}])._repr_html_()
     assert repr(History()) == "History(no epoch yet)"

@@ -11,7 +11,7 @@ import pytest
 
 import attnnet
 from attnnet.errors import CheckpointError, DataError
-from attnnet.training import Callback, Recipe, Trainer, evaluate, load_model
+from attnnet.training import Callback, History, Recipe, Trainer, evaluate, load_model
 from attnnet.training import checkpoint as checkpoints
 
 from .tiny import Messages, StopAt, recipe
@@ -162,6 +162,20 @@ def test_resume_without_files_and_with_more_epochs(tmp_path):
     assert len(history) == 3 and history.folder is None and history.checkpoint is None
     assert history.summary["test_top1"] == history.summary["best_top1"]
     assert (tmp_path / "last.safetensors").read_bytes() == before
+
+
+def test_a_signal_that_comes_too_late_stops_what_follows(straight, tmp_path):
+    """Else the loop over trainings that somebody wants to stop would begin the next one."""
+
+    class Send(Callback):
+        def on_message(self, trainer, text):
+            if text.startswith("checkpoint:"):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    history = Trainer(recipe(), tmp_path, [Send()], progress=False).fit()
+    assert history.interrupted and history.summary["epochs"] == 4
+    assert not History.from_json(tmp_path / "history.json").interrupted
+    assert_same_training(straight[0], tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
