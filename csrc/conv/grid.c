@@ -101,6 +101,11 @@ bool attn_stands(const attn_grid *g, const attn_piece *piece, const attn_pixels 
            w.first == 0 && w.step == 1 && w.size == g->columns;
 }
 
+bool attn_source_stands(const attn_grid *g, const attn_piece *piece)
+{
+    return g->h.count * g->w.count == 1 && attn_stands(g, piece, &g->from);
+}
+
 attn_operand attn_in_place(const float *x, const attn_piece *piece, const attn_pixels *pixels)
 {
     int64_t start = piece->image * image_step(pixels) + piece->first;
@@ -153,7 +158,7 @@ attn_operand attn_source_slice(const attn_grid *g, const attn_piece *piece, attn
                                const float *from, float *buffer, int64_t *at)
 {
     int64_t blocks = g->from.channels / ATTN_LANES, size = piece->rows * ATTN_LANES;
-    if (g->h.count * g->w.count == 1 && attn_stands(g, piece, &g->from)) {
+    if (attn_source_stands(g, piece)) {
         attn_operand x = attn_in_place(from, piece, &g->from);
         x.data += slice.begin * x.block;
         return x;

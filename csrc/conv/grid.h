@@ -62,6 +62,8 @@ typedef struct {
 
 /* Whether one image's rows stand in the tensor as the product needs them. */
 bool attn_stands(const attn_grid *g, const attn_piece *piece, const attn_pixels *pixels);
+/* Whether the left operand does: a kernel of one tap that steps over every pixel. */
+bool attn_source_stands(const attn_grid *g, const attn_piece *piece);
 attn_operand attn_in_place(const float *x, const attn_piece *piece, const attn_pixels *pixels);
 /* All channels of the piece's pixels, gathered into `buffer`. */
 attn_operand attn_gather_pixels(const float *x, const attn_piece *piece, const attn_pixels *pixels,

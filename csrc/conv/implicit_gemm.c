@@ -28,6 +28,7 @@
 enum {
     SLICE_FLOATS = 96 << 10, /* of a gathered slice: 384 KiB */
     TASKS = 16,              /* that a weight gradient should have at least */
+    MOST_TASKS = 256,        /* that any product is cut into */
     FEW_PIECES = 4,          /* are gathered whole */
 };
 
@@ -70,6 +71,8 @@ static int64_t scratch_floats(int64_t depth, int64_t channels)
     return (slice_blocks(depth) * ATTN_LANES + channels + 2 * place) * ATTN_PIECE_ROWS;
 }
 
+static int64_t piece_tasks(const attn_grid *g) { return attn_min(g->pieces, MOST_TASKS); }
+
 static scratch scratch_of(const product *p, int worker)
 {
     float *base = attn_conv_scratch(p->space, worker);
@@ -99,40 +102,44 @@ static void pack_task(void *context, int64_t panel, int worker)
         }
 }
 
-/* The finished rows of one panel go to their places, counted from `start` floats on. at NULL: they
- * stand there already. */
+/* Rows of one panel, finished, go to their places. */
 static void store_panel(const product *p, const int64_t *at, const attn_operand *result,
-                        int64_t start, int64_t rows, int64_t panel)
+                        int64_t rows, int64_t panel)
 {
     int64_t width = attn_panel_width(p->grid.to.channels, panel);
     int64_t plane = p->grid.to.h.size * p->grid.to.w.size;
     for (int64_t i = 0; i < width; i += ATTN_LANES) {
-        int64_t channel = panel * ATTN_PANEL + i, offset = start + channel * plane;
-        attn_finish finish = attn_finish_at(p->finish, channel, offset);
-        attn_kernel->store_rows(p->to + offset, at, result->data + i / ATTN_LANES * result->block,
-                                rows, &finish);
+        int64_t channel = panel * ATTN_PANEL + i;
+        attn_finish finish = attn_finish_at(p->finish, channel, channel * plane);
+        attn_kernel->store_rows(p->to + channel * plane, at,
+                                result->data + i / ATTN_LANES * result->block, rows, &finish);
     }
 }
 
-/* One slice of a piece's depth against one panel; the last slice's results are stored. */
+/* One slice of a piece's depth against one panel; the last slice's results are finished where they
+ * stand in the destination, or go there. */
 static void multiply_panel(const product *p, const attn_piece *piece, const scratch *s,
                            const attn_operand *left, attn_range slice, int64_t panel, bool first,
                            bool last)
 {
     const attn_grid *g = &p->grid;
-    bool here = attn_stands(g, piece, &g->to);
-    attn_operand place = attn_in_place(p->to, piece, &g->to);
     int64_t channel = panel * ATTN_PANEL, width = attn_panel_width(g->to.channels, panel);
-    attn_operand result = {s->rows + channel * piece->rows, piece->rows * ATTN_LANES};
-    if (here)
-        result = (attn_operand){place.data + channel / ATTN_LANES * place.block, place.block};
+    int64_t depth = (slice.end - slice.begin) * ATTN_LANES;
     const float *right = packed_panel(p, channel) + slice.begin * ATTN_LANES * width;
-    attn_kernel->gemm_rows(result.data, result.block, left->data, left->block, right, piece->rows,
-                           (slice.end - slice.begin) * ATTN_LANES, width, !first);
-    if (last && !here)
-        store_panel(p, s->to_places, &result, 0, piece->rows, panel);
-    else if (last && !attn_finish_is_empty(p->finish))
-        store_panel(p, NULL, &result, place.data - p->to, piece->rows, panel);
+    if (attn_stands(g, piece, &g->to)) {
+        attn_operand to = attn_in_place(p->to, piece, &g->to);
+        to.data += channel / ATTN_LANES * to.block;
+        attn_finish finish = attn_finish_at(p->finish, channel, to.data - p->to);
+        finish.stream &= first; /* what was added up before is in the cache already */
+        attn_kernel->gemm_finish(to.data, to.block, left->data, left->block, right, piece->rows,
+                                 depth, width, !first, last ? &finish : NULL);
+        return;
+    }
+    attn_operand rows = {s->rows + channel * piece->rows, piece->rows * ATTN_LANES};
+    attn_kernel->gemm_rows(rows.data, rows.block, left->data, left->block, right, piece->rows,
+                           depth, width, !first);
+    if (last)
+        store_panel(p, s->to_places, &rows, piece->rows, panel);
 }
 
 static void multiply_slice(const product *p, const attn_piece *piece, const scratch *s,
@@ -145,23 +152,34 @@ static void multiply_slice(const product *p, const attn_piece *piece, const scra
 }
 
 /* One piece: all of its depth, all of its channels. */
-static void piece_task(void *context, int64_t index, int worker)
+static void multiply_piece(const product *p, int64_t index, const scratch *s)
 {
-    const product *p = context;
     const attn_grid *g = &p->grid;
     attn_piece piece = attn_grid_piece(g, index);
-    scratch s = scratch_of(p, worker);
-    attn_find_places(s.to_places, g, &piece, &g->to);
-    int64_t depth = g->depth / ATTN_LANES, most = slice_blocks(g->depth);
+    if (!attn_stands(g, &piece, &g->to))
+        attn_find_places(s->to_places, g, &piece, &g->to);
+    int64_t depth = g->depth / ATTN_LANES;
+    int64_t most = attn_source_stands(g, &piece) ? depth : slice_blocks(g->depth);
     attn_range now = attn_next_slice(g, &piece, 0, depth, most);
     bool first = true, last;
     do { /* once even where no tap reaches these pixels: they become 0 */
         attn_range next = attn_next_slice(g, &piece, now.end, depth, most);
         last = next.begin == next.end;
-        multiply_slice(p, &piece, &s, now, first, last);
+        multiply_slice(p, &piece, s, now, first, last);
         now = next;
         first = false;
     } while (!last);
+}
+
+/* Neighbouring pieces: what the hardware fetches ahead is then needed by the same core. */
+static void pieces_task(void *context, int64_t index, int worker)
+{
+    const product *p = context;
+    scratch s = scratch_of(p, worker);
+    int64_t tasks = piece_tasks(&p->grid);
+    int64_t end = p->grid.pieces * (index + 1) / tasks;
+    for (int64_t i = p->grid.pieces * index / tasks; i < end; i++)
+        multiply_piece(p, i, &s);
 }
 
 /* Where a piece's left operand stands whole, behind those of the pieces before it. */
@@ -192,9 +210,10 @@ static void panel_task(void *context, int64_t index, int worker)
     attn_range whole = {0, g->depth / ATTN_LANES};
     scratch s = scratch_of(p, worker);
     attn_operand left = {gathered_piece(p, &piece), piece.rows * ATTN_LANES};
-    if (g->h.count * g->w.count == 1 && attn_stands(g, &piece, &g->from))
+    if (attn_source_stands(g, &piece))
         left = attn_in_place(p->from, &piece, &g->from);
-    attn_find_places(s.to_places, g, &piece, &g->to);
+    if (!attn_stands(g, &piece, &g->to))
+        attn_find_places(s.to_places, g, &piece, &g->to);
     multiply_panel(p, &piece, &s, &left, whole, index / g->pieces, true, true);
 }
 
@@ -208,7 +227,7 @@ static void run_product(product *p)
         attn_conv_parallel(p->space, gather_task, p, g->pieces * g->h.count * g->w.count);
         attn_conv_parallel(p->space, panel_task, p, g->pieces * panels);
     } else {
-        attn_conv_parallel(p->space, piece_task, p, g->pieces);
+        attn_conv_parallel(p->space, pieces_task, p, piece_tasks(g));
     }
 }
 

@@ -24,8 +24,9 @@ enum { ROWS = 6, COLUMNS = 2, OUTER_ROWS = 4 }; /* 12 of 16 */
 #define WHOLE_TILE(column) (COLUMNS * VL <= ATTN_LANES || width - (column) >= COLUMNS * VL)
 
 /* So much of the summed axis goes by before the next tile, so that what several tiles share stays
- * in the first cache: 16 KiB of a panel, 32 KiB of two block columns. */
-enum { DEPTH_SLICE = 128, ROW_SLICE = 256 };
+ * in the first cache: 32 KiB of two block columns; 16 KiB of a panel where its columns are passed
+ * several times. An AVX-512 tile passes a panel once, which may as well come from the second. */
+enum { DEPTH_SLICE = VL == 16 ? 1 << 20 : 128, ROW_SLICE = 256 };
 
 /* Where column `column` of row `row` stands in blocks. */
 INLINE int64_t in_blocks(int64_t row, int64_t column, int64_t block)
@@ -45,7 +46,34 @@ typedef struct {
     bool add;
     const float *next; /* what is needed after this slice, to be fetched while it is in work */
     const float *rest; /* and where one tile fetches all of it, its second half; else NULL */
+    attn_finish finish; /* of these columns; where nothing is to be done, all 0 */
 } tile;
+
+/* The same finish `column` channels and `offset` floats further. */
+INLINE attn_finish finish_from(attn_finish f, int64_t column, int64_t offset)
+{
+    f.bias = f.bias ? f.bias + column : NULL;
+    f.residual = f.residual ? f.residual + offset : NULL;
+    return f;
+}
+
+/* What the finish says is done to a tile, and its results are written. */
+INLINE void finish_tile(const tile *t, vf sum[ROWS][COLUMNS], const int rows, const int columns)
+{
+#define EACH UNROLL(14) for (int i = 0; i < rows; i++) UNROLL(4) for (int j = 0; j < columns; j++)
+    const attn_finish *f = &t->finish;
+    if (f->bias)
+        EACH sum[i][j] += vload(f->bias + j * VL);
+    if (f->residual)
+        EACH sum[i][j] += vload(f->residual + in_blocks(i, j * VL, t->y_block));
+    if (f->relu)
+        EACH sum[i][j] = vmax(vzero(), sum[i][j]); /* NaN stays */
+    if (f->stream)
+        EACH vstream(t->y + in_blocks(i, j * VL, t->y_block), sum[i][j]);
+    else
+        EACH vstore(t->y + in_blocks(i, j * VL, t->y_block), sum[i][j]);
+#undef EACH
+}
 
 /* y(rows, columns * VL) = [y +] a b, summed over the depth. */
 INLINE void row_tile(tile t, const int rows, const int columns)
@@ -75,11 +103,7 @@ INLINE void row_tile(tile t, const int rows, const int columns)
             }
         }
     }
-    UNROLL(14)
-    for (int i = 0; i < rows; i++)
-        UNROLL(4)
-        for (int j = 0; j < columns; j++)
-            vstore(t.y + in_blocks(i, j * VL, t.y_block), sum[i][j]);
+    finish_tile(&t, sum, rows, columns);
 }
 
 /* The tile with its sizes known to the compiler. */
@@ -101,11 +125,12 @@ INLINE void row_tile_of(tile t, int rows, const int columns)
 /* One slice of the depth against all columns of a panel, for one group of rows. */
 INLINE void row_group(tile t, int rows, int64_t width)
 {
-    float *y = t.y;
-    const float *b = t.b;
+    const tile all = t;
     for (int64_t column = 0; column < width; column += COLUMNS * VL) {
-        t.y = y + in_blocks(0, column, t.y_block);
-        t.b = b + column;
+        int64_t offset = in_blocks(0, column, t.y_block);
+        t.y = all.y + offset;
+        t.b = all.b + column;
+        t.finish = finish_from(all.finish, column, offset);
         if (WHOLE_TILE(column))
             row_tile_of(t, rows, COLUMNS);
         else
@@ -113,14 +138,19 @@ INLINE void row_group(tile t, int rows, int64_t width)
     }
 }
 
-/* y(rows, width) = [y +] a(rows, depth) b(depth, width): a and y in blocks, b a panel.
- * depth is a multiple of 16; where it is 0, y becomes 0. */
-void KERNEL(gemm_rows)(float *y, int64_t y_block, const float *a, int64_t a_block, const float *b,
-                       int64_t rows, int64_t depth, int64_t width, bool add)
+/* y(rows, width) = [y +] a(rows, depth) b(depth, width), finished: a and y in blocks, b a panel.
+ * depth is a multiple of 16; where it is 0, the product is 0. The finish is that of these columns:
+ * its bias has `width` numbers, its residual begins at y's first row; NULL: nothing to be done. */
+void KERNEL(gemm_finish)(float *y, int64_t y_block, const float *a, int64_t a_block, const float *b,
+                         int64_t rows, int64_t depth, int64_t width, bool add,
+                         const attn_finish *finish)
 {
+    attn_finish all = finish ? *finish : (attn_finish){0};
+    all.stream &= VL == ATTN_LANES; /* only whole cache lines are worth it */
     int64_t groups = attn_ceil_div(rows, ROWS), begin = 0;
     do {
         int64_t slice = attn_min(depth - begin, DEPTH_SLICE);
+        bool last = begin + slice == depth;
         tile t = {.y_block = y_block, .a_block = a_block, .b = b + begin * width, .b_step = width,
                   .length = slice, .add = add || begin > 0, .next = b + (begin + slice) * width};
         if (groups == 1 && width > ATTN_LANES)
@@ -129,12 +159,21 @@ void KERNEL(gemm_rows)(float *y, int64_t y_block, const float *a, int64_t a_bloc
             int count = (int)attn_ceil_div(rows - row, groups - group); /* even shares */
             t.y = y + row * ATTN_LANES;
             t.a = a + in_blocks(row, begin, a_block);
+            t.finish = finish_from(last ? all : (attn_finish){0}, 0, row * ATTN_LANES);
             row_group(t, count, width);
             t.next += slice * ATTN_LANES; /* each group fetches its share of the next slice */
             row += count;
         }
         begin += slice;
     } while (begin < depth);
+    if (all.stream)
+        vstream_end();
+}
+
+void KERNEL(gemm_rows)(float *y, int64_t y_block, const float *a, int64_t a_block, const float *b,
+                       int64_t rows, int64_t depth, int64_t width, bool add)
+{
+    KERNEL(gemm_finish)(y, y_block, a, a_block, b, rows, depth, width, add, NULL);
 }
 
 /* y(OUTER_ROWS, columns * VL) = [y +] a^T b, summed over rows of both; y is part of a panel, whose

@@ -72,6 +72,9 @@ X(void, clip_values, (float *x, int64_t n, float limit))
 /* gemm.c: products of blocks and panels; width is 16 or 32 */
 X(void, gemm_rows, (float *y, int64_t y_block, const float *a, int64_t a_block, const float *b,
                     int64_t rows, int64_t depth, int64_t width, bool add))
+X(void, gemm_finish, (float *y, int64_t y_block, const float *a, int64_t a_block, const float *b,
+                      int64_t rows, int64_t depth, int64_t width, bool add,
+                      const attn_finish *finish))
 X(void, gemm_outer, (float *y, const float *a, int64_t a_block, const float *b, int64_t b_block,
                      int64_t rows, int64_t depth, int64_t width, bool add))
 

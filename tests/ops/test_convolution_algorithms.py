@@ -55,6 +55,8 @@ OTHER_KERNELS = [
     ((15, 32, 1, 1), (16, 3, 3), 1, 1, 1),
     ((16, 16, 3, 2), (32, 5, 5), 2, 2, 1),
     ((14, 16, 1, 3), (16, 3, 1), (2, 1), (1, 1), 1),
+    # So many pieces that neighbours share a task, and outputs that are written past the caches.
+    ((33, 16, 65, 64), (16, 1, 1), 1, 0, 1),
 ]
 IMAGES = [
     ((2, 3, 32, 32), (64, 3, 3), 1, 1, 1),
