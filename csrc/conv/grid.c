@@ -79,19 +79,18 @@ void attn_find_places(int64_t *at, const attn_grid *g, const attn_piece *piece,
                       const attn_pixels *pixels)
 {
     attn_line h = pixels->h, w = pixels->w;
-    int64_t per_image = piece->rows / piece->images;
-    for (int64_t n = piece->image; n < piece->image + piece->images; n++) {
-        int64_t i = piece->first / g->columns, j = piece->first % g->columns;
-        for (int64_t row = 0; row < per_image; row++) {
-            int64_t y = h.first + i * h.step, x = w.first + j * w.step;
-            bool inside = y >= 0 && y < h.size && x >= 0 && x < w.size;
-            *at++ = inside ? n * image_step(pixels) + y * w.size + x : -1;
-            if (++j == g->columns) {
-                j = 0;
-                i++;
+    int64_t first = piece->first, end = first + piece->rows / piece->images;
+    for (int64_t n = piece->image; n < piece->image + piece->images; n++)
+        for (int64_t begin = first, next; begin < end; begin = next) { /* line by line */
+            int64_t i = begin / g->columns, start = i * g->columns, y = h.first + i * h.step;
+            int64_t line = n * image_step(pixels) + y * w.size;
+            next = attn_min(end, start + g->columns);
+            for (int64_t j = begin - start; j < next - start; j++) {
+                int64_t x = w.first + j * w.step;
+                bool inside = y >= 0 && y < h.size && x >= 0 && x < w.size;
+                *at++ = inside ? line + x : -1;
             }
         }
-    }
 }
 
 bool attn_stands(const attn_grid *g, const attn_piece *piece, const attn_pixels *pixels)
@@ -112,13 +111,12 @@ attn_operand attn_in_place(const float *x, const attn_piece *piece, const attn_p
     return (attn_operand){(float *)x + start * ATTN_LANES, plane(pixels) * ATTN_LANES};
 }
 
-attn_operand attn_gather_pixels(const float *x, const attn_piece *piece, const attn_pixels *pixels,
-                                const int64_t *at, float *buffer)
+attn_operand attn_gather_pixels(const float *x, const attn_piece *piece, int64_t blocks,
+                                int64_t step, const int64_t *at, float *buffer)
 {
     attn_operand rows = {buffer, piece->rows * ATTN_LANES};
-    for (int64_t block = 0; block < pixels->channels / ATTN_LANES; block++)
-        attn_kernel->gather_rows(buffer + block * rows.block,
-                                 x + block * plane(pixels) * ATTN_LANES, at, piece->rows);
+    for (int64_t i = 0; i < blocks; i++)
+        attn_kernel->gather_rows(buffer + i * rows.block, x + i * step, at, piece->rows, step);
     return rows;
 }
 
@@ -163,14 +161,15 @@ attn_operand attn_source_slice(const attn_grid *g, const attn_piece *piece, attn
         x.data += slice.begin * x.block;
         return x;
     }
+    int64_t step = plane(&g->from) * ATTN_LANES;
     for (int64_t i = slice.begin, tap = -1; i < slice.end; i++) {
         if (tap != i / blocks) {
             tap = i / blocks;
             attn_pixels pixels = tap_pixels(g, tap);
             attn_find_places(at, g, piece, &pixels);
         }
-        attn_kernel->gather_rows(buffer + (i - slice.begin) * size,
-                                 from + i % blocks * plane(&g->from) * ATTN_LANES, at, piece->rows);
+        attn_gather_pixels(from + i % blocks * step, piece, 1, step, at,
+                           buffer + (i - slice.begin) * size);
     }
     return (attn_operand){buffer, size};
 }

@@ -65,9 +65,9 @@ bool attn_stands(const attn_grid *g, const attn_piece *piece, const attn_pixels 
 /* Whether the left operand does: a kernel of one tap that steps over every pixel. */
 bool attn_source_stands(const attn_grid *g, const attn_piece *piece);
 attn_operand attn_in_place(const float *x, const attn_piece *piece, const attn_pixels *pixels);
-/* All channels of the piece's pixels, gathered into `buffer`. */
-attn_operand attn_gather_pixels(const float *x, const attn_piece *piece, const attn_pixels *pixels,
-                                const int64_t *at, float *buffer);
+/* `blocks` channel blocks, `step` floats apart, of the piece's pixels, gathered into `buffer`. */
+attn_operand attn_gather_pixels(const float *x, const attn_piece *piece, int64_t blocks,
+                                int64_t step, const int64_t *at, float *buffer);
 
 /* Slices of the depth are counted in channel blocks. The next one of at most `most` blocks in
  * [begin, limit), all of taps that reach the image; empty when there is none left. */

@@ -36,11 +36,12 @@ typedef struct {
     attn_grid grid;
     const attn_conv_plan *plan;
     const attn_conv_workspace *space;
+    int64_t tasks; /* into which the pieces are shared out */
     const float *from;
     float *to;
     float *panels;       /* packed weights, or partial sums of their gradient */
     float *gathered;     /* pieces whole, where the work is cut by channels; else NULL */
-    const float *weight; /* as the caller has it; NULL: packed already */
+    const float *weight; /* as the caller has it */
     int64_t from_stride, to_stride; /* its steps along the source's and destination's channels */
     const attn_finish *finish;
     float *dweight;
@@ -171,15 +172,19 @@ static void multiply_piece(const product *p, int64_t index, const scratch *s)
     } while (!last);
 }
 
-/* Neighbouring pieces: what the hardware fetches ahead is then needed by the same core. */
+/* A share of the pieces, neighbours: what the hardware fetches ahead is needed by the same core. */
+static void multiply_share(const product *p, int64_t index, const scratch *s)
+{
+    int64_t pieces = p->grid.pieces, end = pieces * (index + 1) / p->tasks;
+    for (int64_t i = pieces * index / p->tasks; i < end; i++)
+        multiply_piece(p, i, s);
+}
+
 static void pieces_task(void *context, int64_t index, int worker)
 {
     const product *p = context;
     scratch s = scratch_of(p, worker);
-    int64_t tasks = piece_tasks(&p->grid);
-    int64_t end = p->grid.pieces * (index + 1) / tasks;
-    for (int64_t i = p->grid.pieces * index / tasks; i < end; i++)
-        multiply_piece(p, i, &s);
+    multiply_share(p, index, &s);
 }
 
 /* Where a piece's left operand stands whole, behind those of the pieces before it. */
@@ -217,20 +222,6 @@ static void panel_task(void *context, int64_t index, int worker)
     multiply_panel(p, &piece, &s, &left, whole, index / g->pieces, true, true);
 }
 
-static void run_product(product *p)
-{
-    const attn_grid *g = &p->grid;
-    int64_t panels = attn_ceil_div(g->to.channels, ATTN_PANEL);
-    if (p->weight)
-        attn_conv_parallel(p->space, pack_task, p, panels);
-    if (p->gathered) {
-        attn_conv_parallel(p->space, gather_task, p, g->pieces * g->h.count * g->w.count);
-        attn_conv_parallel(p->space, panel_task, p, g->pieces * panels);
-    } else {
-        attn_conv_parallel(p->space, pieces_task, p, piece_tasks(g));
-    }
-}
-
 static product forward_product(const attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
@@ -251,15 +242,48 @@ static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space
 {
     product p = forward_product(plan);
     p.space = space;
+    p.tasks = piece_tasks(&p.grid);
     p.from = x;
     p.to = y;
     p.finish = finish;
     bool packed = plan->form == ATTN_FORM_PANELS;
+    p.weight = weight;
     p.panels = packed ? (float *)weight : space->shared;
-    p.weight = packed ? NULL : weight;
-    if (plan->forward.by_channels)
-        p.gathered = space->shared + (packed ? 0 : p.grid.depth * p.grid.to.channels);
-    run_product(&p);
+    const attn_grid *g = &p.grid;
+    int64_t panels = attn_ceil_div(g->to.channels, ATTN_PANEL);
+    if (!packed)
+        attn_conv_parallel(space, pack_task, &p, panels);
+    if (!plan->forward.by_channels) {
+        attn_conv_parallel(space, pieces_task, &p, p.tasks);
+        return;
+    }
+    p.gathered = space->shared + (packed ? 0 : g->depth * g->to.channels);
+    attn_conv_parallel(space, gather_task, &p, g->pieces * g->h.count * g->w.count);
+    attn_conv_parallel(space, panel_task, &p, g->pieces * panels);
+}
+
+/* Goes on to the pixels of dx that leave the next remainders. */
+static bool next_phase(product *p, int64_t *phase)
+{
+    const attn_conv_shape *s = &p->plan->shape;
+    int64_t columns = attn_min(s->stride[1], s->W);
+    if (*phase >= attn_min(s->stride[0], s->H) * columns)
+        return false;
+    p->panels += p->grid.depth * p->grid.to.channels; /* behind those of the phase before */
+    p->grid = attn_grid_backward(s, *phase / columns, *phase % columns);
+    ++*phase;
+    return true;
+}
+
+/* A share of the pieces in every phase: what lies between the pixels of one is soon written by the
+ * others. */
+static void phases_task(void *context, int64_t index, int worker)
+{
+    product p = *(const product *)context;
+    for (int64_t phase = 0; next_phase(&p, &phase);) {
+        scratch s = scratch_of(&p, worker);
+        multiply_share(&p, index, &s);
+    }
 }
 
 static void input_gradient(const attn_conv_plan *plan, const attn_conv_workspace *space,
@@ -267,19 +291,33 @@ static void input_gradient(const attn_conv_plan *plan, const attn_conv_workspace
 {
     const attn_conv_shape *s = &plan->shape;
     const attn_finish nothing = {.stream = attn_conv_stream(s->N * s->C * s->H * s->W)};
-    for (int64_t row = 0; row < attn_min(s->stride[0], s->H); row++)
-        for (int64_t column = 0; column < attn_min(s->stride[1], s->W); column++) {
-            product p = {
-                .grid = attn_grid_backward(s, row, column), .plan = plan, .space = space,
-                .from = operands->dy, .to = operands->dx, .panels = space->shared,
-                .weight = operands->weight,
-                .from_stride = s->C * s->R * s->S, .to_stride = s->R * s->S, .finish = &nothing,
-            };
-            run_product(&p);
-        }
+    const attn_grid first = attn_grid_backward(s, 0, 0); /* has the most pieces */
+    product all = {
+        .plan = plan, .space = space, .tasks = piece_tasks(&first), .from = operands->dy, .to = operands->dx,
+        .panels = space->shared, .weight = operands->weight,
+        .from_stride = s->C * s->R * s->S, .to_stride = s->R * s->S, .finish = &nothing,
+    };
+    product p = all;
+    for (int64_t phase = 0; next_phase(&p, &phase);)
+        attn_conv_parallel(space, pack_task, &p, attn_ceil_div(s->C, ATTN_PANEL));
+    attn_conv_parallel(space, phases_task, &all, all.tasks);
 }
 
 /* Weight gradient ---------------------------------------------------------------------------- */
+
+/* The rows of one panel of dy: as they stand, or gathered. */
+static attn_operand gradient_panel(const product *p, const attn_piece *piece, int64_t panel,
+                                   const scratch *s)
+{
+    const attn_grid *g = &p->grid;
+    int64_t first = panel * (ATTN_PANEL / ATTN_LANES);
+    attn_operand dy = attn_in_place(p->to, piece, &g->to);
+    if (attn_stands(g, piece, &g->to))
+        return (attn_operand){dy.data + first * dy.block, dy.block};
+    int64_t blocks = attn_panel_width(g->to.channels, panel) / ATTN_LANES;
+    return attn_gather_pixels(p->to + first * dy.block, piece, blocks, dy.block, s->to_places,
+                              s->rows);
+}
 
 /* One piece's share of depth [first, limit), in channel blocks, is written or added to a partial
  * sum. */
@@ -287,21 +325,18 @@ static void sum_piece(const product *p, float *sums, const attn_piece *piece, in
                       int64_t limit, bool add, const scratch *s)
 {
     const attn_grid *g = &p->grid;
-    attn_operand dy = attn_in_place(p->to, piece, &g->to);
-    if (!attn_stands(g, piece, &g->to)) {
+    if (!attn_stands(g, piece, &g->to))
         attn_find_places(s->to_places, g, piece, &g->to);
-        dy = attn_gather_pixels(p->to, piece, &g->to, s->to_places, s->rows);
-    }
     int64_t most = slice_blocks(g->depth);
     attn_range now = attn_next_slice(g, piece, first, limit, most);
     for (; now.begin < now.end; now = attn_next_slice(g, piece, now.end, limit, most)) {
         attn_operand left = attn_source_slice(g, piece, now, p->from, s->slice, s->from_places);
         for (int64_t panel = 0; panel * ATTN_PANEL < g->to.channels; panel++) {
             int64_t channel = panel * ATTN_PANEL, width = attn_panel_width(g->to.channels, panel);
+            attn_operand dy = gradient_panel(p, piece, panel, s);
             attn_kernel->gemm_outer(sums + channel * g->depth + now.begin * ATTN_LANES * width,
-                                    left.data, left.block,
-                                    dy.data + channel / ATTN_LANES * dy.block, dy.block,
-                                    piece->rows, (now.end - now.begin) * ATTN_LANES, width, add);
+                                    left.data, left.block, dy.data, dy.block, piece->rows,
+                                    (now.end - now.begin) * ATTN_LANES, width, add);
         }
     }
 }

@@ -29,7 +29,7 @@ typedef struct {
 /* The form in which a forward pass reads the weights. */
 typedef enum {
     ATTN_FORM_PLAIN,     /* (K, C/groups, R, S), as they come */
-    ATTN_FORM_PANELS,    /* [panel][tap][C][width]; stem: [panel][c, r, s, filled up][width] */
+    ATTN_FORM_PANELS,    /* [panel][tap][C][width]; stem: [panel][c, r, s][width] */
     ATTN_FORM_WINOGRAD,  /* transformed: U of conv/winograd.h */
     ATTN_FORM_POLYPHASE, /* the same at stride 2 */
     ATTN_FORMS,

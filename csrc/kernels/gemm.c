@@ -7,32 +7,12 @@
  * The accumulators of a tile stay in registers while the whole depth goes by; each number of the
  * left matrix is broadcast from memory and meets a few vectors of the right one.
  */
-#include "kernels.h"
-#include "simd.h"
-
-/* Rows and vectors of a tile of accumulators: most of the registers, with one column of vectors to
- * spare for the right operand and one register for the left. */
-#if VL == 16
-enum { ROWS = 14, COLUMNS = 2, OUTER_ROWS = 8 }; /* 28 of 32 registers */
-#elif defined(__aarch64__)
-enum { ROWS = 6, COLUMNS = 4, OUTER_ROWS = 4 }; /* 24 of 32 */
-#else
-enum { ROWS = 6, COLUMNS = 2, OUTER_ROWS = 4 }; /* 12 of 16 */
-#endif
-
-/* Whether a whole tile fits beside `column`; a panel of 16 columns is half an AVX-512 tile. */
-#define WHOLE_TILE(column) (COLUMNS * VL <= ATTN_LANES || width - (column) >= COLUMNS * VL)
+#include "tiles.h"
 
 /* So much of the summed axis goes by before the next tile, so that what several tiles share stays
  * in the first cache: 32 KiB of two block columns; 16 KiB of a panel where its columns are passed
  * several times. An AVX-512 tile passes a panel once, which may as well come from the second. */
 enum { DEPTH_SLICE = VL == 16 ? 1 << 20 : 128, ROW_SLICE = 256 };
-
-/* Where column `column` of row `row` stands in blocks. */
-INLINE int64_t in_blocks(int64_t row, int64_t column, int64_t block)
-{
-    return column / ATTN_LANES * block + row * ATTN_LANES + column % ATTN_LANES;
-}
 
 /* Operands of a tile: pointers to its first row and column. */
 typedef struct {
@@ -48,32 +28,6 @@ typedef struct {
     const float *rest; /* and where one tile fetches all of it, its second half; else NULL */
     attn_finish finish; /* of these columns; where nothing is to be done, all 0 */
 } tile;
-
-/* The same finish `column` channels and `offset` floats further. */
-INLINE attn_finish finish_from(attn_finish f, int64_t column, int64_t offset)
-{
-    f.bias = f.bias ? f.bias + column : NULL;
-    f.residual = f.residual ? f.residual + offset : NULL;
-    return f;
-}
-
-/* What the finish says is done to a tile, and its results are written. */
-INLINE void finish_tile(const tile *t, vf sum[ROWS][COLUMNS], const int rows, const int columns)
-{
-#define EACH UNROLL(14) for (int i = 0; i < rows; i++) UNROLL(4) for (int j = 0; j < columns; j++)
-    const attn_finish *f = &t->finish;
-    if (f->bias)
-        EACH sum[i][j] += vload(f->bias + j * VL);
-    if (f->residual)
-        EACH sum[i][j] += vload(f->residual + in_blocks(i, j * VL, t->y_block));
-    if (f->relu)
-        EACH sum[i][j] = vmax(vzero(), sum[i][j]); /* NaN stays */
-    if (f->stream)
-        EACH vstream(t->y + in_blocks(i, j * VL, t->y_block), sum[i][j]);
-    else
-        EACH vstore(t->y + in_blocks(i, j * VL, t->y_block), sum[i][j]);
-#undef EACH
-}
 
 /* y(rows, columns * VL) = [y +] a b, summed over the depth. */
 INLINE void row_tile(tile t, const int rows, const int columns)
@@ -103,7 +57,7 @@ INLINE void row_tile(tile t, const int rows, const int columns)
             }
         }
     }
-    finish_tile(&t, sum, rows, columns);
+    finish_tile(t.y, t.y_block, sum, rows, columns, &t.finish);
 }
 
 /* The tile with its sizes known to the compiler. */
@@ -114,10 +68,7 @@ INLINE void row_tile_of(tile t, int rows, const int columns)
     case n:                      \
         row_tile(t, n, columns); \
         break;
-        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-#if VL == 16
-        CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
-#endif
+        EACH_ROW_COUNT(CASE)
 #undef CASE
     }
 }

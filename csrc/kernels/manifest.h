@@ -78,8 +78,14 @@ X(void, gemm_finish, (float *y, int64_t y_block, const float *a, int64_t a_block
 X(void, gemm_outer, (float *y, const float *a, int64_t a_block, const float *b, int64_t b_block,
                      int64_t rows, int64_t depth, int64_t width, bool add))
 
+/* stem.c: the same with the patches of a row-major image on the left */
+X(void, stem_rows, (float *y, int64_t y_block, const attn_patches *patches, const float *panel,
+                    int64_t width, const attn_finish *finish))
+X(void, stem_outer, (float *y, const attn_patches *patches, const float *b, int64_t b_block,
+                     int64_t width, bool add))
+
 /* rows.c: rows of blocked tensors by their places, panels of weights */
-X(void, gather_rows, (float *y, const float *x, const int64_t *at, int64_t rows))
+X(void, gather_rows, (float *y, const float *x, const int64_t *at, int64_t rows, int64_t next))
 X(void, store_rows, (float *y, const int64_t *at, const float *x, int64_t rows,
                      const attn_finish *finish))
 X(void, pack_panel, (float *panel, const float *w, int64_t taps, int64_t depth_stride,

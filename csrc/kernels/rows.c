@@ -3,12 +3,16 @@
 #include "kernels.h"
 #include "simd.h"
 
-/* y(rows, 16) = the rows of x that stand at `at` (counted in rows); at -1, outside the image, 0. */
-void KERNEL(gather_rows)(float *y, const float *x, const int64_t *at, int64_t rows)
+/* y(rows, 16) = the rows of x that stand at `at` (counted in rows); at -1, outside the image, 0.
+ * What stands `next` floats further is wanted soon. */
+void KERNEL(gather_rows)(float *y, const float *x, const int64_t *at, int64_t rows, int64_t next)
 {
-    for (int64_t row = 0; row < rows; row++, y += ATTN_LANES)
+    for (int64_t row = 0; row < rows; row++, y += ATTN_LANES) {
+        const float *from = x + at[row] * ATTN_LANES;
+        __builtin_prefetch(from + next);
         for (int part = 0; part < ATTN_LANES; part += VL)
-            vstore(y + part, at[row] < 0 ? vzero() : vload(x + at[row] * ATTN_LANES + part));
+            vstore(y + part, at[row] < 0 ? vzero() : vload(from + part));
+    }
 }
 
 /* The rows of y at `at` (or, where that is NULL, all in order) = x(rows, 16), finished. The
@@ -46,7 +50,8 @@ INLINE void pack(float *panel, const float *w, const int64_t taps, int64_t depth
         for (int64_t i = 0; i < width; i++)
             for (int64_t d = begin; d < attn_min(depth, begin + STRIP); d++) {
                 const float *from = w + d * depth_stride + i * width_stride;
-                __builtin_prefetch(from + STRIP * depth_stride, 0, 2);
+                if (taps > 1 || d == begin)
+                    __builtin_prefetch(from + STRIP * depth_stride, 0, 2);
                 for (int64_t tap = 0; tap < taps; tap++)
                     panel[(tap * depth + d) * width + i] = from[tap];
             }
@@ -56,7 +61,13 @@ INLINE void pack(float *panel, const float *w, const int64_t taps, int64_t depth
 void KERNEL(pack_panel)(float *panel, const float *w, int64_t taps, int64_t depth_stride,
                         int64_t width_stride, int64_t depth, int64_t width)
 {
-    if (taps == 9)
+    if (taps == 1 && width_stride == 1)
+        for (int64_t d = 0; d < depth; d++)
+            for (int64_t i = 0; i < width; i += VL)
+                vstore(panel + d * width + i, vload(w + d * depth_stride + i));
+    else if (taps == 1)
+        pack(panel, w, 1, depth_stride, width_stride, depth, width);
+    else if (taps == 9)
         pack(panel, w, 9, depth_stride, width_stride, depth, width);
     else
         pack(panel, w, taps, depth_stride, width_stride, depth, width);

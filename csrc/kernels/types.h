@@ -49,6 +49,14 @@ typedef struct {
     bool stream; /* y is too large for the caches: write around them */
 } attn_finish;
 
+/* The left operand of stem.c, a matrix (lines * columns, depth) that is never written out: its row
+ * p * columns + q and column d hold x[p * line + taps[d] + q]. */
+typedef struct {
+    const float *x;
+    const int64_t *taps;
+    int64_t depth, line, lines, columns;
+} attn_patches;
+
 /* The tiles of 4 x 4 outputs that Winograd's algorithm cuts images into, on the side of the input
  * (windows of 6 x 6, at stride 2 of 9 x 9, that begin at the padding) or of the output (windows of
  * 4 x 4, padding 0). Tile numbers run over all images, rows and columns of tiles. */
