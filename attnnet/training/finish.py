@@ -26,6 +26,8 @@ def finish(trainer: Trainer) -> None:
     history = trainer.history
     history.folder = trainer.folder
     evaluation = None
+    if trainer.stop_signal is not None:  # after the last epoch: what is left can be made later
+        history.interrupted = True
     if not history.interrupted and len(history):
         try:
             evaluation = _test_best(trainer)

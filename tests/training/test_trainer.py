@@ -178,6 +178,21 @@ def test_a_signal_that_comes_too_late_stops_what_follows(straight, tmp_path):
     assert_same_training(straight[0], tmp_path)
 
 
+def test_a_signal_after_the_last_epoch_leaves_the_rest_for_later(straight, tmp_path):
+    class Send(Callback):
+        def on_epoch_end(self, trainer, row):
+            if row["epoch"] == 4:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    messages = Messages()
+    history = Trainer(recipe(), tmp_path, [Send(), messages], progress=False).fit()
+    assert history.interrupted and not history.summary
+    assert messages.lines[-1].startswith("interrupted after the last epoch; to go on: ")
+    assert History.from_json(tmp_path / "history.json").interrupted
+    assert not Trainer.resume(tmp_path, progress=False).fit().interrupted
+    assert_same_training(straight[0], tmp_path)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_and_says_how_to_go_on(straight, tmp_path, number):
     class Send(Callback):
