@@ -30,6 +30,7 @@ enum {
     TASKS = 16,              /* that a weight gradient should have at least */
     MOST_TASKS = 256,        /* that any product is cut into */
     FEW_PIECES = 4,          /* are gathered whole */
+    LONG_PIECE = 256,        /* rows, where they stand in the image */
 };
 
 typedef struct {
@@ -385,12 +386,25 @@ static void sum_task(void *context, int64_t panel, int worker)
                                   p->to_stride, g->from.channels, width);
 }
 
+/* Where nothing is gathered pieces are longer: partial sums come and go less often. The plan has at
+ * most a quarter as many parts as there are pieces of the usual length, so that none is empty. */
+static attn_grid weight_grid(const attn_conv_shape *s)
+{
+    attn_grid g = attn_grid_forward(s);
+    attn_piece piece = attn_grid_piece(&g, 0);
+    if (attn_source_stands(&g, &piece) && attn_stands(&g, &piece, &g.to)) {
+        g.cuts = attn_ceil_div(g.rows * g.columns, LONG_PIECE);
+        g.pieces = g.cuts * g.images;
+    }
+    return g;
+}
+
 static void weight_gradient(const attn_conv_plan *plan, const attn_conv_workspace *space,
                             const attn_conv_gradients *operands)
 {
     const attn_conv_shape *s = &plan->shape;
     product p = {
-        .grid = attn_grid_forward(s), .plan = plan, .space = space, .from = operands->x,
+        .grid = weight_grid(s), .plan = plan, .space = space, .from = operands->x,
         .to = (float *)operands->dy /* only read here */, .panels = space->shared,
         .dweight = operands->dweight,
         .from_stride = s->R * s->S, .to_stride = s->C * s->R * s->S,

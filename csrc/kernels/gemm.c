@@ -24,6 +24,7 @@ typedef struct {
     int64_t b_step; /* the panel's width, or b's block */
     int64_t length; /* of the summed axis */
     bool add;
+    const float *follow; /* what a tile reads after this one */
     const float *next; /* what is needed after this slice, to be fetched while it is in work */
     const float *rest; /* and where one tile fetches all of it, its second half; else NULL */
     attn_finish finish; /* of these columns; where nothing is to be done, all 0 */
@@ -41,8 +42,9 @@ INLINE void row_tile(tile t, const int rows, const int columns)
     for (; t.length > 0; t.length -= ATTN_LANES, t.a += t.a_block) {
         for (int i = 0; t.rest && i < ATTN_LANES; i++, t.rest += ATTN_LANES)
             __builtin_prefetch(t.rest, 0, 2);
+        const float *ahead = t.length > ATTN_LANES ? t.a + t.a_block : t.follow;
         for (int lane = 0; lane < ATTN_LANES; lane++, t.b += t.b_step, t.next += ATTN_LANES) {
-            __builtin_prefetch(t.a + t.a_block + lane * ATTN_LANES); /* a row of the next block */
+            __builtin_prefetch(ahead + lane * ATTN_LANES); /* a row of the next block */
             __builtin_prefetch(t.next, 0, 2);
             vf right[COLUMNS];
             UNROLL(4)
@@ -110,6 +112,7 @@ void KERNEL(gemm_finish)(float *y, int64_t y_block, const float *a, int64_t a_bl
             int count = (int)attn_ceil_div(rows - row, groups - group); /* even shares */
             t.y = y + row * ATTN_LANES;
             t.a = a + in_blocks(row, begin, a_block);
+            t.follow = row + count < rows ? t.a + count * ATTN_LANES : a;
             t.finish = finish_from(last ? all : (attn_finish){0}, 0, row * ATTN_LANES);
             row_group(t, count, width);
             t.next += slice * ATTN_LANES; /* each group fetches its share of the next slice */
@@ -137,8 +140,9 @@ INLINE void outer_tile(tile t, const int columns)
         UNROLL(4)
         for (int j = 0; j < columns; j++)
             sum[i][j] = t.add ? vload(t.y + i * t.y_block + j * VL) : vzero();
-    for (; t.length > 0; t.length--, t.a += ATTN_LANES, t.b += ATTN_LANES) {
+    for (; t.length > 0; t.length--, t.a += ATTN_LANES, t.b += ATTN_LANES, t.next += ATTN_LANES) {
         __builtin_prefetch(t.a + t.a_block); /* a row of the next sixteen channels */
+        __builtin_prefetch(t.next);
         vf right[COLUMNS];
         UNROLL(4)
         for (int j = 0; j < columns; j++)
@@ -166,15 +170,19 @@ void KERNEL(gemm_outer)(float *y, const float *a, int64_t a_block, const float *
     for (int64_t begin = 0; begin < rows; begin += ROW_SLICE) {
         tile t = {.y_block = width, .a_block = a_block, .b_step = b_block,
                   .length = attn_min(rows - begin, ROW_SLICE), .add = add || begin > 0};
-        for (int64_t i = 0; i < depth; i += OUTER_ROWS)
+        for (int64_t i = 0; i < depth; i += OUTER_ROWS) {
+            /* the next panel of b: its first block, then its second */
+            int64_t later = width / ATTN_LANES + (2 * i >= depth && width > ATTN_LANES);
             for (int64_t column = 0; column < width; column += COLUMNS * VL) {
                 t.y = y + i * width + column;
                 t.a = a + in_blocks(begin, i, a_block);
                 t.b = b + in_blocks(begin, column, b_block);
+                t.next = b + later * b_block + begin * ATTN_LANES;
                 if (WHOLE_TILE(column))
                     outer_tile(t, COLUMNS);
                 else
                     outer_tile(t, VECTORS_IN_BLOCK);
             }
+        }
     }
 }
