@@ -24,7 +24,10 @@ def set_num_threads(num_threads: int) -> None:
 
 
 def memory_stats() -> dict[str, int]:
-    """Bytes of tensor memory: ``in_use``, ``cached`` for reuse, ``peak``, ``limit`` (0: none)."""
+    """Bytes of tensor memory: ``in_use``, ``cached`` for reuse, ``peak``, ``limit`` (0: none).
+
+    ``objects`` counts the core's small objects beside it: tensors, nodes of the tape and the like.
+    """
     return _core.memory_stats()
 
 

@@ -3,7 +3,32 @@
 #include "arena.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+
+/* AddressSanitizer and valgrind see a wrong access only where a block ends with what was asked for
+ * and is given back at once: for them nothing is rounded up and nothing is kept. */
+#if defined(__SANITIZE_ADDRESS__)
+#define ATTN_ASAN
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ATTN_ASAN
+#endif
+#endif
+#ifdef ATTN_ASAN
+#include <sanitizer/asan_interface.h>
+#define ATTN_NO_CACHE
+#define hide_header(block) __asan_poison_memory_region(block, HEADER_BYTES)
+#define show_header(block) __asan_unpoison_memory_region(block, HEADER_BYTES)
+#else
+#define hide_header(block) ((void)(block))
+#define show_header(block) ((void)(block))
+#endif
+#ifdef ATTN_NO_CACHE
+enum { KEEPS = false };
+#else
+enum { KEEPS = true };
+#endif
 
 /* Every block starts with one cache line. A small one's holds its size and, while it is cached, the
  * link of its list; a large one's is the arena's, which begins with the size as well. */
@@ -20,6 +45,17 @@ static header *buckets[BUCKETS];
 static int64_t small_cached;
 static attn_memory_stats stats;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic int64_t objects;
+static _Atomic int64_t until_failure; /* 0 or less: nothing is to fail */
+
+static bool told_to_fail(void)
+{
+    return atomic_load_explicit(&until_failure, memory_order_relaxed) > 0 &&
+           atomic_fetch_sub(&until_failure, 1) == 1;
+}
+
+int64_t attn_memory_fail(int64_t n) { return attn_max(atomic_exchange(&until_failure, n), 0); }
+
 
 /* The class of a size, and the size rounded up to what its class holds. */
 static int size_class(size_t *bytes)
@@ -35,20 +71,24 @@ static int size_class(size_t *bytes)
     return (int)(shift * 16 + units - 1);
 }
 
+static header *fresh(size_t bytes)
+{
+    void *raw = NULL;
+    if (posix_memalign(&raw, ATTN_ALIGNMENT, bytes + HEADER_BYTES) != 0)
+        return NULL;
+    header *block = raw;
+    block->bytes = bytes;
+    return block;
+}
+
 static header *take_small(size_t bytes)
 {
     int bucket = size_class(&bytes);
     header *found = buckets[bucket];
-    if (found) {
-        buckets[bucket] = found->next;
-        small_cached -= (int64_t)found->bytes;
-        return found;
-    }
-    void *raw = NULL;
-    if (posix_memalign(&raw, ATTN_ALIGNMENT, bytes + HEADER_BYTES) != 0)
-        return NULL;
-    found = raw;
-    found->bytes = bytes;
+    if (!found)
+        return fresh(bytes);
+    buckets[bucket] = found->next;
+    small_cached -= (int64_t)found->bytes;
     return found;
 }
 
@@ -77,16 +117,31 @@ static void release_cached(void)
 /* bytes: a multiple of 64. */
 static header *take(size_t bytes)
 {
+    if (!KEEPS)
+        return fresh(bytes);
     return bytes <= SMALL ? take_small(bytes) : (header *)attn_arena_take(bytes);
+}
+
+static void give(header *block)
+{
+    if (!KEEPS)
+        free(block);
+    else if (block->bytes <= SMALL)
+        give_small(block);
+    else
+        attn_arena_give((attn_arena_block *)block);
 }
 
 attn_status attn_alloc(void **block, size_t bytes)
 {
     *block = NULL;
     size_t asked = bytes;
-    if (bytes > (SIZE_MAX >> 2))
+    if (bytes > (SIZE_MAX >> 2) || told_to_fail())
         return attn_fail(ATTN_NO_MEMORY, "out of memory: %zu bytes were asked for", asked);
-    bytes = (bytes / ATTN_ALIGNMENT + 1) * ATTN_ALIGNMENT;
+    size_t lines = bytes / ATTN_ALIGNMENT + 1;
+    if (!KEEPS && bytes > 0 && bytes % ATTN_ALIGNMENT == 0)
+        lines--;
+    bytes = lines * ATTN_ALIGNMENT;
     pthread_mutex_lock(&lock);
     if (stats.limit > 0 && stats.in_use + (int64_t)bytes > stats.limit) {
         int64_t in_use = stats.in_use, limit = stats.limit;
@@ -107,6 +162,7 @@ attn_status attn_alloc(void **block, size_t bytes)
     pthread_mutex_unlock(&lock);
     if (!found)
         return attn_fail(ATTN_NO_MEMORY, "out of memory: %zu bytes were asked for", asked);
+    hide_header(found);
     *block = (char *)found + HEADER_BYTES;
     return ATTN_OK;
 }
@@ -116,13 +172,38 @@ void attn_free(void *block)
     if (!block)
         return;
     header *head = (header *)((char *)block - HEADER_BYTES);
+    show_header(head);
     pthread_mutex_lock(&lock);
     stats.in_use -= (int64_t)head->bytes;
-    if (head->bytes <= SMALL)
-        give_small(head);
-    else
-        attn_arena_give((attn_arena_block *)head);
+    give(head);
     pthread_mutex_unlock(&lock);
+}
+
+void *attn_object(size_t count, size_t bytes)
+{
+    void *object = told_to_fail() ? NULL : calloc(count, bytes);
+    if (object)
+        atomic_fetch_add_explicit(&objects, 1, memory_order_relaxed);
+    else
+        attn_fail(ATTN_NO_MEMORY, "out of memory: %zu bytes were asked for", count * bytes);
+    return object;
+}
+
+void *attn_object_grow(void *object, size_t bytes)
+{
+    void *grown = told_to_fail() ? NULL : realloc(object, bytes);
+    if (!grown)
+        attn_fail(ATTN_NO_MEMORY, "out of memory: %zu bytes were asked for", bytes);
+    else if (!object)
+        atomic_fetch_add_explicit(&objects, 1, memory_order_relaxed);
+    return grown;
+}
+
+void attn_object_free(void *object)
+{
+    if (object)
+        atomic_fetch_sub_explicit(&objects, 1, memory_order_relaxed);
+    free(object);
 }
 
 void attn_memory_get_stats(attn_memory_stats *out)
@@ -130,6 +211,7 @@ void attn_memory_get_stats(attn_memory_stats *out)
     pthread_mutex_lock(&lock);
     *out = stats;
     out->cached = small_cached + attn_arena_cached();
+    out->objects = atomic_load(&objects);
     pthread_mutex_unlock(&lock);
 }
 

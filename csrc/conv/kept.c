@@ -2,8 +2,6 @@
 
 #include "../base/memory.h"
 
-#include <stdlib.h>
-
 struct attn_conv_kept {
     attn_tensor *weight; /* PLAIN */
     _Atomic(float *) forms[ATTN_FORMS];
@@ -11,12 +9,12 @@ struct attn_conv_kept {
 
 attn_status attn_conv_kept_new(attn_conv_kept **kept, attn_tensor *weight)
 {
-    attn_conv_kept *k = calloc(1, sizeof *k);
+    attn_conv_kept *k = attn_object(1, sizeof *k);
     if (!k)
-        return attn_fail(ATTN_NO_MEMORY, "out of memory");
+        return ATTN_NO_MEMORY;
     attn_status status = attn_tensor_as_plain(&k->weight, weight);
     if (status != ATTN_OK) {
-        free(k);
+        attn_object_free(k);
         return status;
     }
     *kept = k;
@@ -28,7 +26,7 @@ void attn_conv_kept_free(attn_conv_kept *kept)
     attn_tensor_release(kept->weight);
     for (int i = 0; i < ATTN_FORMS; i++)
         attn_free(atomic_load(&kept->forms[i]));
-    free(kept);
+    attn_object_free(kept);
 }
 
 attn_tensor *attn_conv_kept_weight(const attn_conv_kept *kept) { return kept->weight; }

@@ -49,9 +49,19 @@ static PyObject *py_memory_stats(PyObject *module, PyObject *const *args, Py_ssi
         return NULL;
     attn_memory_stats s;
     attn_memory_get_stats(&s);
-    return Py_BuildValue("{s:L,s:L,s:L,s:L}", "in_use", (long long)s.in_use, "cached",
+    return Py_BuildValue("{s:L,s:L,s:L,s:L,s:L}", "in_use", (long long)s.in_use, "cached",
                          (long long)s.cached, "peak", (long long)s.peak, "limit",
-                         (long long)s.limit);
+                         (long long)s.limit, "objects", (long long)s.objects);
+}
+
+/* (n) -> what was left of the n before. The n-th allocation from now on fails: for tests. */
+static PyObject *py_fail_allocation(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("fail_allocation");
+    int64_t n = take_int(&a, "n");
+    if (!take_end(&a))
+        return NULL;
+    return PyLong_FromLongLong(attn_memory_fail(attn_max(n, 0)));
 }
 
 static PyObject *py_reset_peak_memory(PyObject *module, PyObject *const *args, Py_ssize_t count)
@@ -163,6 +173,7 @@ PyMethodDef bind_system_functions[] = {
     FAST("reset_peak_memory", py_reset_peak_memory),
     FAST("set_memory_limit", py_set_memory_limit),
     FAST("empty_cache", py_empty_cache),
+    FAST("fail_allocation", py_fail_allocation),
     FAST("load_blas", py_load_blas),
     FAST("config", py_config),
     FAST("random_uniform", py_random_uniform),

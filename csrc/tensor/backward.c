@@ -1,10 +1,10 @@
 /* The backward walk: nodes in the reverse order of their creation, gradients gathered on the way. */
+#include "../base/memory.h"
 #include "../base/profile.h"
 #include "../base/threads.h"
 #include "../ops/ops.h"
 #include "tape.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 void attn_node_free_saved(attn_node *node); /* tape.c */
@@ -19,9 +19,9 @@ static attn_status heap_push(node_heap *heap, attn_node *node)
 {
     if (heap->count == heap->capacity) {
         int64_t capacity = heap->capacity ? 2 * heap->capacity : 64;
-        attn_node **items = realloc(heap->items, (size_t)capacity * sizeof *items);
+        attn_node **items = attn_object_grow(heap->items, (size_t)capacity * sizeof *items);
         if (!items)
-            return attn_fail(ATTN_NO_MEMORY, "out of memory");
+            return ATTN_NO_MEMORY;
         heap->items = items;
         heap->capacity = capacity;
     }
@@ -147,9 +147,9 @@ static attn_status leaf_push(leaf_list *leaves, attn_variable *leaf)
 {
     if (leaves->count == leaves->capacity) {
         int64_t capacity = leaves->capacity ? 2 * leaves->capacity : 64;
-        attn_variable **items = realloc(leaves->items, (size_t)capacity * sizeof *items);
+        attn_variable **items = attn_object_grow(leaves->items, (size_t)capacity * sizeof *items);
         if (!items)
-            return attn_fail(ATTN_NO_MEMORY, "out of memory");
+            return ATTN_NO_MEMORY;
         leaves->items = items;
         leaves->capacity = capacity;
     }
@@ -179,11 +179,11 @@ static attn_status visit(node_heap *heap, leaf_list *leaves, attn_node *node, bo
     attn_status status = ATTN_OK;
     int outputs = node->output_count, inputs = node->input_count;
     if (outputs > FEW)
-        dy = calloc((size_t)outputs, sizeof *dy);
+        dy = attn_object((size_t)outputs, sizeof *dy);
     if (inputs > FEW)
-        dx = calloc((size_t)inputs, sizeof *dx);
+        dx = attn_object((size_t)inputs, sizeof *dx);
     if (!dy || !dx) {
-        status = attn_fail(ATTN_NO_MEMORY, "out of memory");
+        status = ATTN_NO_MEMORY;
         goto done;
     }
     for (int i = 0; i < outputs; i++) {
@@ -215,9 +215,9 @@ done:
     for (int i = 0; dx && i < inputs; i++)
         attn_tensor_release(dx[i]);
     if (dy != dy_few)
-        free(dy);
+        attn_object_free(dy);
     if (dx != dx_few)
-        free(dx);
+        attn_object_free(dx);
     return status;
 }
 
@@ -290,7 +290,7 @@ attn_status attn_backward_walk(attn_tensor *y, attn_tensor *gradient, bool retai
         attn_tensor_release(gathered);
         attn_variable_release(leaf);
     }
-    free(heap.items);
-    free(leaves.items);
+    attn_object_free(heap.items);
+    attn_object_free(leaves.items);
     return status;
 }

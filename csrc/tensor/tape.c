@@ -1,6 +1,7 @@
 #include "tape.h"
 
-#include <stdlib.h>
+#include "../base/memory.h"
+
 #include <string.h>
 
 static _Atomic uint64_t next_sequence;
@@ -22,9 +23,9 @@ bool attn_needs_grad(int count, attn_tensor *const *inputs)
 
 static attn_status variable_new(attn_variable **variable, const attn_tensor *x)
 {
-    attn_variable *v = calloc(1, sizeof *v);
+    attn_variable *v = attn_object(1, sizeof *v);
     if (!v)
-        return attn_fail(ATTN_NO_MEMORY, "out of memory");
+        return ATTN_NO_MEMORY;
     v->references = 1;
     v->ndim = x->ndim;
     memcpy(v->shape, x->shape, sizeof v->shape);
@@ -55,7 +56,7 @@ static void hook_free(attn_hook *hook)
 {
     if (hook->destroy)
         hook->destroy(hook->context);
-    free(hook);
+    attn_object_free(hook);
 }
 
 static void node_drop_saved(attn_node *node)
@@ -86,10 +87,10 @@ static void node_release(attn_node *node)
         node_drop_saved(dead);
         for (int i = 0; i < dead->input_count; i++)
             attn_variable_release(dead->inputs[i]);
-        free(dead->inputs);
-        free(dead->outputs);
-        free(dead->parameters);
-        free(dead);
+        attn_object_free(dead->inputs);
+        attn_object_free(dead->outputs);
+        attn_object_free(dead->parameters);
+        attn_object_free(dead);
     }
     burying = false;
 }
@@ -109,14 +110,14 @@ void attn_variable_release(attn_variable *variable)
         hook_free(hook);
         hook = next;
     }
-    free(variable);
+    attn_object_free(variable);
 }
 
 attn_status attn_variable_add_hook(attn_variable *variable, attn_hook *hook, uint64_t *id)
 {
-    attn_hook *copy = malloc(sizeof *copy);
+    attn_hook *copy = attn_object(1, sizeof *copy);
     if (!copy)
-        return attn_fail(ATTN_NO_MEMORY, "out of memory");
+        return ATTN_NO_MEMORY;
     *copy = *hook;
     copy->id = *id = atomic_fetch_add(&next_hook, 1) + 1;
     copy->next = NULL;
@@ -141,15 +142,15 @@ void attn_variable_remove_hook(attn_variable *variable, uint64_t id)
 
 static attn_node *node_new(const attn_operation *operation, int input_count, int output_count)
 {
-    attn_node *node = calloc(1, sizeof *node);
+    attn_node *node = attn_object(1, sizeof *node);
     if (!node)
         return NULL;
     node->references = 1;
     node->operation = operation;
     node->sequence = atomic_fetch_add(&next_sequence, 1);
-    node->inputs = calloc((size_t)input_count + 1, sizeof *node->inputs);
-    node->outputs = calloc((size_t)output_count + 1, sizeof *node->outputs);
-    node->parameters = calloc(1, operation->parameter_bytes + 1);
+    node->inputs = attn_object((size_t)input_count + 1, sizeof *node->inputs);
+    node->outputs = attn_object((size_t)output_count + 1, sizeof *node->outputs);
+    node->parameters = attn_object(1, operation->parameter_bytes + 1);
     if (!node->inputs || !node->outputs || !node->parameters) {
         node_release(node);
         return NULL;
@@ -167,7 +168,7 @@ attn_status attn_record(const attn_operation *operation, int input_count, attn_t
         return ATTN_OK;
     attn_node *node = node_new(operation, input_count, output_count);
     if (!node)
-        return attn_fail(ATTN_NO_MEMORY, "out of memory");
+        return ATTN_NO_MEMORY;
     attn_status status = ATTN_OK;
     for (int i = 0; i < input_count; i++)
         node->inputs[i] = inputs[i] ? attn_variable_retain(inputs[i]->variable) : NULL;

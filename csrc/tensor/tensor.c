@@ -6,17 +6,16 @@
 #include "tape.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static attn_status storage_new(attn_storage **storage, int64_t size)
 {
-    attn_storage *s = calloc(1, sizeof *s);
+    attn_storage *s = attn_object(1, sizeof *s);
     if (!s)
-        return attn_fail(ATTN_NO_MEMORY, "out of memory");
+        return ATTN_NO_MEMORY;
     attn_status status = attn_alloc((void **)&s->data, (size_t)size * sizeof(float));
     if (status != ATTN_OK) {
-        free(s);
+        attn_object_free(s);
         return status;
     }
     s->references = 1;
@@ -29,7 +28,7 @@ static void storage_release(attn_storage *s)
 {
     if (s && atomic_fetch_sub(&s->references, 1) == 1) {
         attn_free(s->data);
-        free(s);
+        attn_object_free(s);
     }
 }
 
@@ -47,9 +46,9 @@ static attn_status shell_new(attn_tensor **y, int ndim, const int64_t *shape, at
             return attn_fail(ATTN_NO_MEMORY, "a shape holds more elements than memory can");
         size *= shape[i];
     }
-    attn_tensor *t = calloc(1, sizeof *t);
+    attn_tensor *t = attn_object(1, sizeof *t);
     if (!t)
-        return attn_fail(ATTN_NO_MEMORY, "out of memory");
+        return ATTN_NO_MEMORY;
     t->references = 1;
     t->ndim = ndim;
     t->layout = layout;
@@ -68,7 +67,7 @@ attn_status attn_tensor_empty(attn_tensor **y, int ndim, const int64_t *shape, a
     ATTN_TRY(shell_new(&t, ndim, shape, layout));
     attn_status status = storage_new(&t->storage, t->size);
     if (status != ATTN_OK) {
-        free(t);
+        attn_object_free(t);
         return status;
     }
     *y = t;
@@ -92,7 +91,7 @@ attn_status attn_tensor_view(attn_tensor **y, const attn_tensor *x, int ndim, co
     attn_tensor *t;
     ATTN_TRY(shell_new(&t, ndim, shape, ATTN_PLAIN));
     if (t->size != x->size) {
-        free(t);
+        attn_object_free(t);
         return attn_fail(ATTN_BAD_VALUE, "a view needs the same number of elements");
     }
     atomic_fetch_add(&x->storage->references, 1);
@@ -121,7 +120,7 @@ void attn_tensor_release(attn_tensor *x)
         return;
     storage_release(x->storage);
     attn_variable_release(x->variable);
-    free(x);
+    attn_object_free(x);
 }
 
 /* Layout conversion and copies: one task a chunk of images or elements. */
