@@ -123,6 +123,34 @@ def test_forked_child_computes():
     assert os.waitpid(pid, 0)[1] == 0
 
 
+def test_child_forked_while_another_thread_allocates():
+    """The allocator's lock is not left behind, locked by a thread that the child does not have."""
+    code = """
+        import os, signal, sys, threading
+        import attnnet
+        x = attnnet.Tensor([1.0, 2.0], requires_grad=True)
+        def work():
+            y = x
+            for _ in range(3000):
+                y = y.sigmoid()
+            while True:  # the walk allocates without the GIL
+                y.backward(x, retain_graph=True)
+        threading.Thread(target=work, daemon=True).start()
+        for i in range(300):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(20)  # a locked lock: killed
+                (x + x).sum()
+                os._exit(0)
+            status = os.waitpid(pid, 0)[1]
+            if status:
+                sys.exit(f"child {i} ended with {status}")
+        os._exit(0)
+    """
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_subinterpreters_are_refused():
     code = """
         try:
