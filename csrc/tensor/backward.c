@@ -83,13 +83,17 @@ static attn_status accumulate(attn_tensor **target, attn_tensor *gradient)
 
 static attn_status run_hooks(attn_variable *variable, attn_tensor **gradient)
 {
-    for (attn_hook *hook = variable->hooks; hook; hook = hook->next) {
+    for (attn_hook *hook = variable->hooks; hook;) {
         attn_tensor *replacement = NULL;
+        uint64_t id = hook->id;
         ATTN_TRY(hook->call(hook->context, *gradient, &replacement));
         if (replacement) {
             attn_tensor_release(*gradient);
             *gradient = replacement;
         }
+        /* It may have removed itself or others; their numbers only grow along the list. */
+        for (hook = variable->hooks; hook && hook->id <= id;)
+            hook = hook->next;
     }
     return ATTN_OK;
 }
@@ -171,6 +175,14 @@ static attn_status differentiate(attn_node *node, attn_tensor *const *dy, attn_t
     return status;
 }
 
+static void forget(attn_variable *variable)
+{
+    if (variable) {
+        attn_tensor_release(variable->pending);
+        variable->pending = NULL;
+    }
+}
+
 static attn_status visit(node_heap *heap, leaf_list *leaves, attn_node *node, bool retain_graph)
 {
     enum { FEW = 64 };
@@ -210,6 +222,12 @@ static attn_status visit(node_heap *heap, leaf_list *leaves, attn_node *node, bo
             ATTN_GOTO(leaf_push(leaves, variable));
     }
 done:
+    if (status != ATTN_OK) { /* this node has left the heap, and its inputs may not be in it yet */
+        for (int i = 0; i < outputs; i++)
+            forget(node->outputs[i]);
+        for (int i = 0; i < inputs; i++)
+            forget(node->inputs[i]);
+    }
     for (int i = 0; dy && i < outputs; i++)
         attn_tensor_release(dy[i]);
     for (int i = 0; dx && i < inputs; i++)
@@ -226,12 +244,8 @@ static void forget_pending(node_heap *heap)
 {
     while (heap->count > 0) {
         attn_node *node = heap_pop(heap);
-        for (int i = 0; i < node->output_count; i++) {
-            if (node->outputs[i]) {
-                attn_tensor_release(node->outputs[i]->pending);
-                node->outputs[i]->pending = NULL;
-            }
-        }
+        for (int i = 0; i < node->output_count; i++)
+            forget(node->outputs[i]);
     }
 }
 
@@ -266,13 +280,17 @@ attn_status attn_backward_walk(attn_tensor *y, attn_tensor *gradient, bool retai
     node_heap heap = {0};
     leaf_list leaves = {0};
     attn_status status = ATTN_OK;
+    attn_variable_retain(root); /* a hook may take it from y */
     if (!root->node) {
         status = finish_variable(root, &dy);
         attn_tensor_release(dy);
+        attn_variable_release(root);
         return status;
     }
     status = hand_on(&heap, root, dy);
     attn_tensor_release(dy);
+    if (status != ATTN_OK)
+        forget(root);
     while (status == ATTN_OK && heap.count > 0) {
         if (attn_interrupted()) {
             status = attn_fail(ATTN_INTERRUPTED, "interrupted");
@@ -292,5 +310,6 @@ attn_status attn_backward_walk(attn_tensor *y, attn_tensor *gradient, bool retai
     }
     attn_object_free(heap.items);
     attn_object_free(leaves.items);
+    attn_variable_release(root);
     return status;
 }

@@ -220,3 +220,33 @@ def test_interrupt_ends_a_backward_walk():
     x.grad = None
     (x * 2).sum().backward()
     assert x.grad.numpy()[0] == 2.0
+
+
+def test_hooks_may_remove_hooks_while_they_run():
+    x = leaf(1.0, 2.0)
+    seen, handles = [], {}
+
+    def hook(name, *gone):
+        def call(grad):
+            seen.append(name)
+            for other in gone:
+                handles.pop(other).remove()
+
+        handles[name] = x.register_hook(call)
+
+    hook("itself", "itself")
+    hook("the next", "gone")
+    hook("gone")
+    hook("both", "the next", "both")
+    hook("last")
+    for expected in (["itself", "the next", "both", "last"], ["last"]):
+        seen.clear()
+        (x * 2).sum().backward()
+        assert seen == expected
+
+
+def test_hook_may_take_the_leaf_off_the_tape():
+    x = leaf(3.0)
+    x.register_hook(lambda grad: x.requires_grad_(False) and None)
+    x.backward(attnnet.Tensor([1.0]))
+    assert x.grad is None and not x.requires_grad
