@@ -2,11 +2,11 @@
 
 static attn_status check_options(const attn_convolution_options *o)
 {
-    for (int a = 0; a < 2; a++) {
-        if (o->stride[a] < 1)
+    for (int a = 0; a < 2; a++) { /* the upper bounds keep sums and products within 64 bits */
+        if (o->stride[a] < 1 || o->stride[a] > INT32_MAX)
             return attn_fail(ATTN_BAD_VALUE, "conv2d: stride is (%lld, %lld), expected 1 or more",
                              (long long)o->stride[0], (long long)o->stride[1]);
-        if (o->padding[a] < 0)
+        if (o->padding[a] < 0 || o->padding[a] > INT32_MAX)
             return attn_fail(ATTN_BAD_VALUE, "conv2d: padding is (%lld, %lld), expected 0 or more",
                              (long long)o->padding[0], (long long)o->padding[1]);
     }
@@ -35,6 +35,19 @@ static attn_status check_channels(const int64_t *x, const int64_t *weight, int64
     return ATTN_OK;
 }
 
+/* Plans multiply the sizes with each other. A convolution of 2^59 products would take years. */
+static attn_status check_work(const attn_conv_shape *s)
+{
+    int64_t unused, height = s->H + 2 * s->padding[0], width = s->W + 2 * s->padding[1];
+    if (attn_count(&unused, 4, (int64_t[]){s->N, s->C, height, width}) &&
+        attn_count(&unused, 7, (int64_t[]){s->N, s->C, s->K, s->R, s->S, s->P, s->Q}))
+        return ATTN_OK;
+    return attn_fail(ATTN_NO_MEMORY, "conv2d: x of %lld x %lld x %lld x %lld with padding=(%lld, "
+                     "%lld) is more than can be computed", (long long)s->N, (long long)s->C,
+                     (long long)s->H, (long long)s->W, (long long)s->padding[0],
+                     (long long)s->padding[1]);
+}
+
 attn_status attn_conv_shape_find(attn_conv_shape *s, int x_ndim, const int64_t *x, int weight_ndim,
                                  const int64_t *weight, const attn_convolution_options *options)
 {
@@ -46,6 +59,10 @@ attn_status attn_conv_shape_find(attn_conv_shape *s, int x_ndim, const int64_t *
         return attn_fail(ATTN_BAD_VALUE,
                          "conv2d: weight has shape %s, expected (K, C/groups, R, S)",
                          attn_shape_text(text, weight_ndim, weight));
+    for (int i = 0; i < 4; i++)
+        if (x[i] < 0 || weight[i] < 0 || x[i] > INT32_MAX || weight[i] > INT32_MAX)
+            return attn_fail(ATTN_BAD_VALUE, "conv2d: x has shape %s, expected sizes from 0 to "
+                             "2^31 - 1, as of weight", attn_shape_text(text, 4, x));
     ATTN_TRY(check_options(options));
     ATTN_TRY(check_channels(x, weight, options->groups));
     *s = (attn_conv_shape){
@@ -65,5 +82,5 @@ attn_status attn_conv_shape_find(attn_conv_shape *s, int x_ndim, const int64_t *
                          (long long)s->padding[1]);
     s->P = (height - s->R) / s->stride[0] + 1;
     s->Q = (width - s->S) / s->stride[1] + 1;
-    return ATTN_OK;
+    return check_work(s);
 }

@@ -80,9 +80,11 @@ attn_status attn_reshape(attn_tensor **y, attn_tensor *x, int ndim, const int64_
 {
     static const attn_operation operation = {"reshape", reshape_backward, 0};
     char from[160], to[160];
-    int64_t size = 1;
-    for (int i = 0; i < ndim; i++)
-        size *= shape[i];
+    int64_t size;
+    if (!attn_count(&size, ndim, shape))
+        return attn_fail(ATTN_BAD_VALUE, "reshape: shape %s is too large for x of shape %s",
+                         attn_shape_text(to, ndim, shape),
+                         attn_shape_text(from, x->ndim, x->shape));
     if (size != x->size)
         return attn_fail(ATTN_BAD_VALUE, "reshape: shape %s has %lld elements, x of shape %s has "
                          "%lld", attn_shape_text(to, ndim, shape), (long long)size,
@@ -193,7 +195,10 @@ attn_status attn_pad(attn_tensor **y, attn_tensor *x, const int64_t *before, con
     placement p = {.ndim = x->ndim, .value = value};
     for (int i = 0; i < x->ndim; i++) {
         p.part[i] = x->shape[i];
-        p.whole[i] = before[i] + x->shape[i] + after[i];
+        if (__builtin_add_overflow(before[i], x->shape[i], &p.whole[i]) ||
+            __builtin_add_overflow(p.whole[i], after[i], &p.whole[i]))
+            return attn_fail(ATTN_NO_MEMORY, "pad: %lld before and %lld after dimension %d are more "
+                             "than memory can hold", (long long)before[i], (long long)after[i], i);
         p.start[i] = before[i];
         p.step[i] = 1;
     }

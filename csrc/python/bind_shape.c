@@ -9,7 +9,7 @@ static PyObject *py_reshape(PyObject *module, PyObject *const *args, Py_ssize_t 
 {
     ARGUMENTS("reshape");
     attn_tensor *x = take_tensor(&a, "x");
-    int64_t shape[ATTN_MAX_DIMS], known = 1;
+    int64_t shape[ATTN_MAX_DIMS], others[ATTN_MAX_DIMS], known;
     int ndim = take_ints(&a, "shape", shape, ATTN_MAX_DIMS), unknown = -1;
     if (!take_end(&a))
         return NULL;
@@ -19,11 +19,10 @@ static PyObject *py_reshape(PyObject *module, PyObject *const *args, Py_ssize_t 
                                                     "one -1"));
         if (shape[i] == -1)
             unknown = i;
-        else
-            known *= shape[i];
+        others[i] = shape[i] == -1 ? 1 : shape[i];
     }
     if (unknown >= 0)
-        shape[unknown] = known > 0 ? x->size / known : 0;
+        shape[unknown] = attn_count(&known, ndim, others) && known > 0 ? x->size / known : 0;
     attn_tensor *y = NULL;
     attn_status status;
     WORK(status = attn_reshape(&y, x, ndim, shape));
@@ -71,13 +70,17 @@ static PyObject *py_slice(PyObject *module, PyObject *const *args, Py_ssize_t co
     if (!take_end(&a))
         return NULL;
     for (int i = 0; i < ndim; i++) {
-        int64_t last = start[i] + (size[i] - 1) * step[i];
+        int64_t last = 0;
+        bool countable = size[i] <= 0 ||
+                         (!__builtin_mul_overflow(size[i] - 1, step[i], &last) &&
+                          !__builtin_add_overflow(last, start[i], &last));
         bool inside = size[i] == 0 || (start[i] >= 0 && last >= 0 && start[i] < x->shape[i] &&
                                        last < x->shape[i]);
-        if (size[i] < 0 || step[i] == 0 || !inside)
-            return report(attn_fail(ATTN_BAD_VALUE, "slice: dimension %d of size %lld has no "
-                                    "elements %lld to %lld", i, (long long)x->shape[i],
-                                    (long long)start[i], (long long)last));
+        if (size[i] < 0 || step[i] == 0 || !countable || !inside)
+            return report(attn_fail(ATTN_BAD_VALUE, "slice: dimension %d of size %lld has no %lld "
+                                    "elements from %lld in steps of %lld", i,
+                                    (long long)x->shape[i], (long long)size[i],
+                                    (long long)start[i], (long long)step[i]));
         if (size[i] == 0)
             start[i] = 0;
     }
@@ -115,6 +118,8 @@ static PyObject *py_concatenate(PyObject *module, PyObject *const *args, Py_ssiz
     attn_tensor **x = take_tensors(&a, "tensors", false, &how_many);
     int64_t axis = take_int(&a, "dim");
     PyObject *result = NULL;
+    for (int i = 0; i < how_many; i++)
+        attn_tensor_retain(x[i]); /* another thread may change the list while the GIL is released */
     if (!take_end(&a))
         goto done;
     if (how_many > 0) {
@@ -131,6 +136,8 @@ static PyObject *py_concatenate(PyObject *module, PyObject *const *args, Py_ssiz
     WORK(status = attn_concatenate(&y, x, how_many, (int)axis));
     result = give(status, y);
 done:
+    for (int i = 0; i < how_many; i++)
+        attn_tensor_release(x[i]);
     PyMem_Free(x);
     return result;
 }

@@ -32,20 +32,32 @@ static void storage_release(attn_storage *s)
     }
 }
 
+bool attn_count(int64_t *size, int ndim, const int64_t *shape)
+{
+    int64_t product = 1;
+    bool empty = false;
+    for (int i = 0; i < ndim; i++) {
+        if (shape[i] > (INT64_MAX >> 4) / product)
+            return false;
+        empty = empty || shape[i] == 0;
+        product *= attn_max(shape[i], 1);
+    }
+    *size = empty ? 0 : product;
+    return true;
+}
+
 /* A tensor without storage. */
 static attn_status shell_new(attn_tensor **y, int ndim, const int64_t *shape, attn_layout layout)
 {
     if (ndim < 0 || ndim > ATTN_MAX_DIMS)
         return attn_fail(ATTN_BAD_VALUE, "a tensor has at most %d dimensions, got %d",
                          ATTN_MAX_DIMS, ndim);
-    int64_t size = 1;
-    for (int i = 0; i < ndim; i++) {
+    for (int i = 0; i < ndim; i++)
         if (shape[i] < 0)
             return attn_fail(ATTN_BAD_VALUE, "negative size %lld in a shape", (long long)shape[i]);
-        if (shape[i] > 0 && size > (INT64_MAX >> 4) / shape[i])
-            return attn_fail(ATTN_NO_MEMORY, "a shape holds more elements than memory can");
-        size *= shape[i];
-    }
+    int64_t size;
+    if (!attn_count(&size, ndim, shape))
+        return attn_fail(ATTN_NO_MEMORY, "a shape holds more elements than memory can");
     attn_tensor *t = attn_object(1, sizeof *t);
     if (!t)
         return ATTN_NO_MEMORY;
@@ -204,10 +216,12 @@ bool attn_same_shape(const attn_tensor *a, const attn_tensor *b)
 
 const char *attn_shape_text(char text[160], int ndim, const int64_t *shape)
 {
-    int at = snprintf(text, 160, "(");
-    for (int i = 0; i < ndim; i++)
-        at += snprintf(text + at, (size_t)(160 - at), ndim == 1 ? "%lld," : i ? ", %lld" : "%lld",
+    enum { ROOM = 160 }; /* too little for eight sizes of twenty digits: then the end is missing */
+    int at = snprintf(text, ROOM, "(");
+    for (int i = 0; i < ndim && at < ROOM; i++)
+        at += snprintf(text + at, (size_t)(ROOM - at), ndim == 1 ? "%lld," : i ? ", %lld" : "%lld",
                        (long long)shape[i]);
-    snprintf(text + at, (size_t)(160 - at), ")");
+    if (at < ROOM)
+        snprintf(text + at, (size_t)(ROOM - at), ")");
     return text;
 }

@@ -59,6 +59,9 @@ static inline void attn_tensor_touch(attn_tensor *x)
     atomic_fetch_add_explicit(&x->storage->version, 1, memory_order_relaxed);
 }
 bool attn_same_shape(const attn_tensor *a, const attn_tensor *b);
+/* The number of elements of a shape. False where its sizes other than 0 make more than 2^59: then
+ * neither they nor a few times their product can be counted in 64 bits. */
+bool attn_count(int64_t *size, int ndim, const int64_t *shape);
 /* Writes "(2, 3, 32, 32)" for messages; returns text. */
 const char *attn_shape_text(char text[160], int ndim, const int64_t *shape);
 

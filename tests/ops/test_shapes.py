@@ -215,3 +215,12 @@ def test_refusals(call, words):
 def test_indices_out_of_range_are_refused(key):
     with pytest.raises(IndexError):
         attnnet.Tensor(np.ones((2, 3, 4)))[key]
+
+
+def test_sizes_of_twenty_digits_are_refused():
+    """Eight of them are more than a message holds: its end is missing, no more."""
+    x = attnnet.Tensor(np.zeros((1,) * 8))
+    with pytest.raises(ValueError, match=r"permute: .*\(-9223372036854775808, -9223"):
+        x.permute(*[-(2**63)] * 8)
+    with pytest.raises(ValueError):
+        x.reshape([2**62 + i for i in range(8)])
