@@ -80,22 +80,30 @@ attn_tensor *take_optional_tensor(arguments *a, const char *name)
     return take_tensor(a, name);
 }
 
+/* The exception that is set becomes ours if it is of that type; any other (MemoryError, Ctrl-C in an
+ * object's own method) is left to go on. True: it was cleared. */
+static bool translate(arguments *a, PyObject *type)
+{
+    a->failed = true;
+    if (!PyErr_ExceptionMatches(type))
+        return false;
+    PyErr_Clear();
+    return true;
+}
+
 /* An integer, through __index__, so that NumPy integers do and floats do not. */
 static int64_t as_int(arguments *a, const char *name, PyObject *object)
 {
     PyObject *index = PyNumber_Index(object);
     if (!index) {
-        PyErr_Clear();
-        wrong_type(a, name, "an integer", object);
+        if (translate(a, PyExc_TypeError))
+            wrong_type(a, name, "an integer", object);
         return 0;
     }
     int64_t value = PyLong_AsLongLong(index);
     Py_DECREF(index);
-    if (value == -1 && PyErr_Occurred()) {
-        PyErr_Clear();
+    if (value == -1 && PyErr_Occurred() && translate(a, PyExc_OverflowError))
         PyErr_Format(PyExc_ValueError, "%s: %s is too large", a->function, name);
-        a->failed = true;
-    }
     return value;
 }
 
@@ -113,12 +121,10 @@ uint64_t take_uint64(arguments *a, const char *name)
     PyObject *index = PyNumber_Index(object);
     uint64_t value = index ? PyLong_AsUnsignedLongLong(index) : 0;
     Py_XDECREF(index);
-    if (PyErr_Occurred()) {
-        PyErr_Clear();
+    if (PyErr_Occurred() &&
+        (translate(a, PyExc_TypeError) || translate(a, PyExc_OverflowError)))
         PyErr_Format(PyExc_ValueError, "%s: %s must be an integer from 0 to 2**64 - 1, got %R",
                      a->function, name, object);
-        a->failed = true;
-    }
     return value;
 }
 
@@ -128,10 +134,8 @@ double take_double(arguments *a, const char *name)
     if (!object)
         return 0;
     double value = PyFloat_AsDouble(object);
-    if (value == -1.0 && PyErr_Occurred()) {
-        PyErr_Clear();
+    if (value == -1.0 && PyErr_Occurred() && translate(a, PyExc_TypeError))
         wrong_type(a, name, "a number", object);
-    }
     return value;
 }
 
@@ -141,10 +145,8 @@ bool take_bool(arguments *a, const char *name)
     if (!object)
         return false;
     int truth = PyObject_IsTrue(object);
-    if (truth < 0) {
-        PyErr_Clear();
+    if (truth < 0 && (translate(a, PyExc_TypeError) || translate(a, PyExc_ValueError)))
         wrong_type(a, name, "True or False", object);
-    }
     return truth == 1;
 }
 
@@ -178,8 +180,16 @@ int take_ints(arguments *a, const char *name, int64_t *out, int most)
         a->failed = true;
         return 0;
     }
-    for (Py_ssize_t i = 0; i < length && !a->failed; i++)
-        out[i] = as_int(a, name, PySequence_Fast_GET_ITEM(object, i));
+    for (Py_ssize_t i = 0; i < length && !a->failed; i++) {
+        if (PySequence_Fast_GET_SIZE(object) != length) { /* an entry's __index__ did that */
+            PyErr_Format(PyExc_ValueError, "%s: %s changed while it was read", a->function, name);
+            a->failed = true;
+            break;
+        }
+        PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(object, i));
+        out[i] = as_int(a, name, item);
+        Py_DECREF(item);
+    }
     return (int)length;
 }
 
@@ -254,7 +264,8 @@ PyArrayObject *take_int64_array(arguments *a, const char *name, int ndim)
     if (!a->failed) {
         array = (PyArrayObject *)PyArray_FROMANY(
             (PyObject *)raw, NPY_INT64, ndim, ndim,
-            NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED | NPY_ARRAY_NOTSWAPPED | NPY_ARRAY_FORCECAST);
+            NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED | NPY_ARRAY_NOTSWAPPED | NPY_ARRAY_FORCECAST |
+                NPY_ARRAY_ENSURECOPY); /* what is checked is what is used, whoever writes to theirs */
         a->failed = array == NULL;
     }
     Py_DECREF(raw);

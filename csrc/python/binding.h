@@ -98,7 +98,8 @@ void take_exact_ints(arguments *a, const char *name, int64_t *out, int wanted);
 /* A sequence of tensors: a malloc'd array of borrowed pointers (the caller frees it with
  * PyMem_Free), with None as NULL where allowed. The sequence must be a list or a tuple. */
 attn_tensor **take_tensors(arguments *a, const char *name, bool allow_none, int *how_many);
-/* An integer array as C-contiguous int64 of `ndim` dimensions: a new reference, NULL on failure. */
+/* A copy of an integer array as C-contiguous int64 of `ndim` dimensions: a new reference, NULL on
+ * failure. */
 PyArrayObject *take_int64_array(arguments *a, const char *name, int ndim);
 /* All arguments read, none left over, none failed. */
 bool take_end(arguments *a);
