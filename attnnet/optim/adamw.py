@@ -47,25 +47,23 @@ class AdamW(Optimizer):
             raise ValueError(f"invalid betas: {group['betas']} (two numbers from 0, below 1)")
 
     def step_group(self, group: dict[str, Any], members: list[tuple[int, Tensor]]) -> None:
-        # Parameters that joined later have counted fewer steps: one call for each count.
-        by_step: dict[int, list[tuple[Tensor, dict[str, Any]]]] = {}
+        # Parameters that joined later have counted fewer steps: one call for each count. State is
+        # kept, and steps are counted, once they are done: one that fails can be tried again.
+        by_step: dict[int, list[tuple[int, Tensor, dict[str, Any]]]] = {}
         for number, param in members:
-            kept = self.state.get(number)
-            if kept is None:
-                kept = self.state[number] = {
-                    "step": 0,
-                    "exp_avg": Tensor(np.zeros(param.shape, np.float32)),
-                    "exp_avg_sq": Tensor(np.zeros(param.shape, np.float32)),
-                }
-            kept["step"] += 1
-            by_step.setdefault(kept["step"], []).append((param, kept))
+            kept = self.state.get(number) or {
+                "step": 0,
+                "exp_avg": Tensor(np.zeros(param.shape, np.float32)),
+                "exp_avg_sq": Tensor(np.zeros(param.shape, np.float32)),
+            }
+            by_step.setdefault(kept["step"] + 1, []).append((number, param, kept))
         beta1, beta2 = group["betas"]
         for step, entries in by_step.items():
             _core.adamw_step(
-                [param for param, _ in entries],
-                [param.grad for param, _ in entries],
-                [kept["exp_avg"] for _, kept in entries],
-                [kept["exp_avg_sq"] for _, kept in entries],
+                [param for _, param, _ in entries],
+                [param.grad for _, param, _ in entries],
+                [kept["exp_avg"] for _, _, kept in entries],
+                [kept["exp_avg_sq"] for _, _, kept in entries],
                 group["lr"],
                 beta1,
                 beta2,
@@ -73,3 +71,6 @@ class AdamW(Optimizer):
                 group["weight_decay"],
                 step,
             )
+            for number, _, kept in entries:
+                kept["step"] = step
+                self.state[number] = kept

@@ -56,13 +56,15 @@ class SGD(Optimizer):
     def step_group(self, group: dict[str, Any], members: list[tuple[int, Tensor]]) -> None:
         params = [param for _, param in members]
         velocities = first = None
+        started: dict[int, dict[str, Any]] = {}  # kept once the step has worked
         if group["momentum"]:
             first = [number not in self.state for number, _ in members]
             for (number, param), fresh in zip(members, first, strict=True):
                 if fresh:
                     start = Tensor(np.zeros(param.shape, np.float32))
-                    self.state[number] = {"momentum_buffer": start}
-            velocities = [self.state[number]["momentum_buffer"] for number, _ in members]
+                    started[number] = {"momentum_buffer": start}
+            state = self.state | started
+            velocities = [state[number]["momentum_buffer"] for number, _ in members]
         _core.sgd_step(
             params,
             [param.grad for param in params],
@@ -73,3 +75,4 @@ class SGD(Optimizer):
             group["nesterov"],
             first,
         )
+        self.state.update(started)
