@@ -46,7 +46,7 @@ OPTIMISERS = {
 
 @pytest.fixture(autouse=True)
 def _exact_bytes():
-    """Under a limit the core hands out no block larger than was asked for: bytes compare exactly."""
+    """Under a limit no block is larger than was asked for: bytes compare exactly."""
     attnnet.set_memory_limit(2**40)
     yield
     attnnet.set_memory_limit(0)
