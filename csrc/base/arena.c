@@ -45,9 +45,11 @@ static bool add_region(size_t bytes)
     size_t sizes[] = {bytes + HEADER > REGION ? bytes + HEADER : REGION, bytes + HEADER};
     for (int i = 0; i < 2; i++) {
         size_t size = (sizes[i] + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-        /* Room to begin at a huge page. */
+        /* Room to begin at a huge page. Of more than a usual region all will be written to: the
+         * system is to say now whether it has that much, not to end the process later. */
+        int reserve = size > REGION ? 0 : MAP_NORESERVE;
         char *raw = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                         MAP_PRIVATE | MAP_ANONYMOUS | reserve, -1, 0);
         if (raw == MAP_FAILED)
             continue;
         size_t skip = (size_t)(-(uintptr_t)raw) % HUGE_PAGE;

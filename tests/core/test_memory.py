@@ -77,3 +77,9 @@ def test_empty_cache_gives_back_all_that_is_free():
         assert (tensor.numpy() == 0).all()
     again = [blank(3) for _ in range(4)]
     assert all((tensor.numpy() == 0).all() for tensor in again + keep)
+
+
+def test_more_than_the_machine_has_is_refused_at_once():
+    x = Tensor(np.zeros((1, 1), np.float32))
+    with pytest.raises(MemoryError, match="out of memory"):
+        attnnet.functional.pad(x, (0, 2**43))  # 32 TiB, in a process that must live on
