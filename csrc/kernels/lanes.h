@@ -1,4 +1,5 @@
-/* Folding across lanes: VL vectors in, one vector out whose lane i is the fold of v[i].
+/* Across lanes: transposing, and folding: VL vectors in, one vector out whose lane i is the fold of
+ * v[i].
  *
  * One position's channels stand in the lanes of a register. Folding VL positions at once costs
  * VL - 1 steps of two shuffles, where one position at a time would cost log2(VL) steps each.
@@ -69,6 +70,52 @@ INLINE vf fold_sum(vf v[VL])
     FOLD_ALL_LEVELS(LEVEL)
 #undef LEVEL
     return v[0];
+}
+
+/* zip_low(a, b) = a0, b0, a1, b1, ..: the first halves of both; zip_high: the second ones. */
+#if VL == 16
+INLINE vf zip_low(vf a, vf b)
+{
+    return LANES(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+INLINE vf zip_high(vf a, vf b)
+{
+    return LANES(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+#elif VL == 8
+INLINE vf zip_low(vf a, vf b)
+{
+    return LANES(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+}
+INLINE vf zip_high(vf a, vf b)
+{
+    return LANES(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+#else
+INLINE vf zip_low(vf a, vf b)
+{
+    return LANES(a, b, 0, 4, 1, 5);
+}
+INLINE vf zip_high(vf a, vf b)
+{
+    return LANES(a, b, 2, 6, 3, 7);
+}
+#endif
+
+/* v[i][j] <-> v[j][i]: each round brings one more bit of a lane's number into that of its vector. */
+INLINE void transpose(vf v[VL])
+{
+    for (int size = 1; size < VL; size *= 2) {
+        vf zipped[VL];
+        UNROLL(16)
+        for (int i = 0; i < VL / 2; i++) {
+            zipped[2 * i] = zip_low(v[i], v[i + VL / 2]);
+            zipped[2 * i + 1] = zip_high(v[i], v[i + VL / 2]);
+        }
+        UNROLL(16)
+        for (int i = 0; i < VL; i++)
+            v[i] = zipped[i];
+    }
 }
 
 /* a > b ? yes : no, where no lane of the mask is needed elsewhere: AVX-512 then keeps it out of the

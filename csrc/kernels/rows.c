@@ -1,7 +1,7 @@
 /* What happens around the products of gemm.c: rows of sixteen channels are fetched from a BLOCKED16
  * tensor and put back, weights are packed into panels. */
 #include "kernels.h"
-#include "simd.h"
+#include "lanes.h"
 
 /* y(rows, 16) = the rows of x that stand at `at` (counted in rows); at -1, outside the image, 0.
  * What stands `next` floats further is wanted soon. */
@@ -57,6 +57,26 @@ INLINE void pack(float *panel, const float *w, const int64_t taps, int64_t depth
             }
 }
 
+/* y(columns, rows) = x(rows, columns)^T, both multiples of 16; y_step, x_step floats a row. */
+INLINE void copy_transposed(float *y, int64_t y_step, const float *x, int64_t x_step, int64_t rows,
+                            int64_t columns)
+{
+    for (int64_t j = 0; j < columns; j += VL)
+        for (int64_t i = 0; i < rows; i += VL) {
+            vf v[VL];
+            UNROLL(16)
+            for (int lane = 0; lane < VL; lane++) {
+                const float *from = x + (i + lane) * x_step + j;
+                __builtin_prefetch(from + STRIP);
+                v[lane] = vload(from);
+            }
+            transpose(v);
+            UNROLL(16)
+            for (int lane = 0; lane < VL; lane++)
+                vstore(y + (j + lane) * y_step + i, v[lane]);
+        }
+}
+
 /* panel(taps, depth, width) = w[d * depth_stride + i * width_stride + tap]. */
 void KERNEL(pack_panel)(float *panel, const float *w, int64_t taps, int64_t depth_stride,
                         int64_t width_stride, int64_t depth, int64_t width)
@@ -65,6 +85,8 @@ void KERNEL(pack_panel)(float *panel, const float *w, int64_t taps, int64_t dept
         for (int64_t d = 0; d < depth; d++)
             for (int64_t i = 0; i < width; i += VL)
                 vstore(panel + d * width + i, vload(w + d * depth_stride + i));
+    else if (taps == 1 && depth_stride == 1 && depth % ATTN_LANES == 0)
+        copy_transposed(panel, width, w, width_stride, width, depth);
     else if (taps == 1)
         pack(panel, w, 1, depth_stride, width_stride, depth, width);
     else if (taps == 9)
@@ -90,6 +112,10 @@ void KERNEL(unpack_panel)(float *w, const float *panel, int64_t part_stride, int
                     total += vload(part + p * part_stride);
                 vstore(sums[tap] + j, total);
             }
+        if (taps == 1 && depth_stride == 1 && rows == STRIP) {
+            copy_transposed(w + begin, width_stride, sums[0], width, rows, width);
+            continue;
+        }
         for (int64_t i = 0; i < width; i++)
             for (int64_t d = 0; d < rows; d++)
                 for (int64_t tap = 0; tap < taps; tap++)
