@@ -16,7 +16,10 @@ from ..tensor import Tensor
 from .timing import interleaved
 
 # The systems to compare with: distribution -> module.
-PEERS = {"torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino", "mnn": "MNN"}
+PEERS = {
+    "torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino", "mnn": "MNN",
+    "grad-cam": "pytorch_grad_cam",
+}  # fmt: skip
 
 
 def describe() -> dict[str, Any]:

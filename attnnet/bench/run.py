@@ -10,13 +10,15 @@ from pathlib import Path
 
 from .. import get_num_threads
 from ..errors import unknown_name
-from . import footprint, networks, operations
+from . import cams, footprint, networks, operations
 from .engine import Attnnet, Engine
 from .machine import PEERS, describe
 from .record import Record, comparison
 from .scaling import scaling
 
-SECTIONS = ("operations", "blocks", "training", "inference", "scaling", "memory", "import", "size")
+SECTIONS = (
+    "operations", "blocks", "training", "inference", "cams", "scaling", "memory", "import", "size",
+)  # fmt: skip
 
 
 def run(
@@ -32,7 +34,8 @@ def run(
 
     Args:
         sections: some of ``SECTIONS`` (default: all).
-        vs: systems to compare with: "torch", "onnxruntime", "openvino", "mnn" (default: none).
+        vs: systems to compare with: "torch", "onnxruntime", "openvino", "mnn"; "grad-cam" for the
+            section cams (default: none).
         batch: of the sections operations and blocks (default 128).
         rounds: how often each piece is timed, in turn with the others (default 5).
         output: folder for bench.json and, where matplotlib is installed, bench.png (default: no
@@ -91,7 +94,7 @@ def _engines(vs: Sequence[str], threads: int) -> list[Engine]:
 
             torch_engine.set_threads(threads)
             engines += torch_engine.engines()
-        else:
+        elif name != "grad-cam":  # which runs no networks of its own
             from .peers import onnx_engines
 
             engines += onnx_engines.engines(name, threads)
@@ -111,6 +114,8 @@ def _section(
         return networks.training([e for e in engines if e.trains], rounds)
     if name == "inference":
         return networks.inference(engines, rounds)
+    if name == "cams":
+        return cams.cams(vs, rounds)
     if name == "scaling":
         return scaling(rounds)
     if name == "memory":

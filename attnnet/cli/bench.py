@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-_ABOUT = """Sections: operations, blocks, training, inference, scaling, memory, import, size;
+from .choice import add_threads_argument, use_threads
+
+_ABOUT = """Sections: operations, blocks, training, inference, cams, scaling, memory, import, size;
 default: all but scaling. Systems to compare with must be installed: torch, onnxruntime, openvino,
-mnn (the last three need onnx as well, and infer only). The outputs are compared before anything is
-timed."""
+mnn (the last three need onnx as well, and infer only), grad-cam (class activation maps only). The
+outputs are compared before anything is timed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=128, metavar="N", help="batch of operations "
                         "and blocks; default 128")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds; default 5")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads; default: all cores")
+    add_threads_argument(parser)
     parser.add_argument("--output", metavar="DIR", help="write bench.json and bench.png there")
     parser.add_argument(
         "--profile", metavar="ARCH[:BLOCK]",
@@ -31,12 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs and prints; returns the exit code."""
-    from .. import set_num_threads
     from ..bench import SECTIONS
     from ..bench import run as run_benchmarks
 
-    if args.threads is not None:
-        set_num_threads(args.threads)
+    use_threads(args)
     if args.profile is not None:
         return _profile(args)
     sections = args.sections or [section for section in SECTIONS if section != "scaling"]

@@ -1,12 +1,14 @@
 """The benchmark: how it times, what it compares, what it refuses to time, and its report."""
 
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
 
 from attnnet import bench
-from attnnet.bench import networks, operations, scaling
+from attnnet.bench import cams, networks, operations, scaling
 from attnnet.bench.engine import Attnnet, Engine, Job, Runner
 from attnnet.bench.record import Record, comparison, ratio
 from attnnet.bench.timing import Timing, interleaved
@@ -163,3 +165,24 @@ def test_profile_of_a_step(tmp_path, capsys):
     assert main(words) == 0
     assert "conv2d, backward" in capsys.readouterr().out
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+
+
+def test_maps_are_timed_beside_the_tool_where_they_are_the_same(monkeypatch):
+    job = Job("resnet18", None, 2, 10)
+    (ours, *others) = cams.cams((), 1, job)
+    assert ours.section == "cams" and ours.value > 0 and ours.unit == "images/s"
+    assert {record.engine for record in others} == {"attnnet"} and len(others) == 3
+
+    peer = types.ModuleType("attnnet.bench.peers.grad_cam")
+    peer.looker = lambda job, method, layer: lambda: np.zeros((2, 32, 32), np.float32)
+    monkeypatch.setitem(sys.modules, peer.__name__, peer)
+    monkeypatch.setattr(cams, "METHODS", ("gradcam",))
+    ours, other = cams.cams(("grad-cam",), 1, job)
+    assert ours.value > 0 and other.value is None
+    assert other.engine == "grad-cam" and "its maps are off by 1" in other.note
+
+
+def test_the_tools_maps_are_ours():
+    pytest.importorskip("pytorch_grad_cam")
+    found = list(cams.cams(("grad-cam",), 1, Job("resnet18", None, 2, 10)))
+    assert len(found) == 8 and not [record.note for record in found if record.note]
