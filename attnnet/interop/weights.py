@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import get_rng_state, set_rng_state
 from ..data.cifar import CIFAR10, CIFAR100
+from ..data.cifar_names import CIFAR10_NAMES, CIFAR100_NAMES
 from ..errors import CheckpointError
 from ..models import VGG, create_model
 from ..nn.module import Module
@@ -45,7 +46,8 @@ def load(
 
     Returns:
         The model. ``class_names``, ``normalization`` and ``recipe`` are attached where the file
-        holds them; a checkpoint of the study gets the normalisation of its recipe. ``source``
+        holds them; a checkpoint of the study gets the normalisation of its recipe, and the
+        class names of its data where it has as many (VGG: CIFAR-10, ResNet: CIFAR-100). ``source``
         says what another program's file held beside the weights: ``path``, and its numbers and
         texts such as ``epoch`` and ``acc``.
 
@@ -72,9 +74,13 @@ def load(
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     if _STUDY.get(entry, {""}) <= facts.keys():
-        layout = CIFAR10 if isinstance(model, VGG) else CIFAR100
+        layout, names = (
+            (CIFAR10, CIFAR10_NAMES) if isinstance(model, VGG) else (CIFAR100, CIFAR100_NAMES)
+        )
         if getattr(model, "in_channels", None) == len(layout.mean):
             model.normalization = (layout.mean, layout.std)
+            if getattr(model, "num_classes", None) == len(names):
+                model.class_names = list(names)
     model.source = {"path": path, **facts}
     return model
 

@@ -1,6 +1,7 @@
 """CIFAR: the real files where they are, and small ones with everything wrong with them."""
 
 import dataclasses
+import hashlib
 import pickle
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import attnnet.data
 from attnnet.data import cifar
+from attnnet.data.cifar_names import CIFAR10_NAMES, CIFAR100_NAMES
 from attnnet.errors import DataError
 
 from . import mini
@@ -180,3 +182,15 @@ def test_official_figures():
     for layout in (cifar.CIFAR10, cifar.CIFAR100):
         assert sum(layout.images_in(f) for f in layout.train) == 50_000
         assert sum(layout.images_in(f) for f in layout.test) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("names", "digest"),
+    [
+        (CIFAR10_NAMES, "66c673d653014822e808e1ae64eed32f350cb5c045d4cdd024378734afdd0dd8"),
+        (CIFAR100_NAMES, "77827c4c023a75b4a96911073f98319342db3ba589d39f75bec28def799cfea8"),
+    ],
+    ids=["cifar10", "cifar100"],
+)
+def test_names_are_those_of_the_official_meta_files_in_their_order(names, digest):
+    assert hashlib.sha256(" ".join(names).encode()).hexdigest() == digest

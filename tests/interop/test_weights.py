@@ -7,6 +7,7 @@ import pytest
 
 import attnnet
 from attnnet.data.cifar import CIFAR10, CIFAR100
+from attnnet.data.cifar_names import CIFAR10_NAMES, CIFAR100_NAMES
 from attnnet.errors import CheckpointError
 from attnnet.interop import from_torch_state_dict, to_torch_state_dict
 from attnnet.interop.study import recognise, unwrapped
@@ -177,6 +178,7 @@ def test_a_file_of_the_study(resnet, tmp_path):
     assert model.config == resnet.config and not model.training
     assert model.source == {"path": str(tmp_path / "checkpoint_9.pth"), "acc": 77, "epoch": 9}
     assert model.normalization == (CIFAR100.mean, CIFAR100.std)
+    assert model.class_names == list(CIFAR100_NAMES)
     x = np.ones((1, 3, 32, 32), np.float32)
     assert logits(model, x).tobytes() == logits(resnet, x).tobytes()
 
@@ -191,9 +193,21 @@ def test_vgg_counts_as_the_study_does(tmp_path):
     for model in (attnnet.load(path), attnnet.load(path, attnnet.vgg11("SE_SA_1+SEC_SA_5"))):
         assert model.block_name == "SE_SA_1+SEC_SA_5"
         assert model.normalization == (CIFAR10.mean, CIFAR10.std)
+        assert model.class_names == list(CIFAR10_NAMES)
         ours = vgg.state_dict()
         assert all(ours[k].tobytes() == v.tobytes() for k, v in model.state_dict().items())
     assert from_torch_state_dict(vgg.state_dict()).block_name == "SE_SA_1+SEC_SA_5"
+
+
+def test_classes_are_named_where_it_is_certain_which_they_are(tmp_path):
+    for network in (attnnet.resnet18(num_classes=10), attnnet.vgg11(num_classes=100),
+                    attnnet.resnet18(num_classes=100, in_channels=1)):  # fmt: skip
+        state = to_torch_state_dict(network, tensors=False)
+        beside = {"acc": 1} if "linear.weight" in state else {"best_prec1": 1}
+        model = attnnet.load(write(tmp_path / "checkpoint_9.pth", state, epoch=9, **beside))
+        assert model.class_names is None
+        plain = attnnet.load(write(tmp_path / "plain.pth", state))
+        assert plain.class_names is None
 
 
 def test_a_plain_state_dict_and_safetensors(resnet, tmp_path):
