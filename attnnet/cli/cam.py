@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .choice import add_image_arguments, images_of
+from .choice import add_image_arguments, add_threads_argument, images_of, use_threads
 from .looks import add_look_arguments, enlargement, look, save, true_name
 
 
@@ -21,16 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_arguments(parser)
     add_look_arguments(parser, weight=0.5)
     parser.add_argument("--output", default="cam", metavar="DIR", help="default: cam")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads; default: all cores")
+    add_threads_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Looks and writes; returns the exit code."""
-    from .. import explain, set_num_threads
+    from .. import explain
     from ..interop import load
 
-    if args.threads is not None:
-        set_num_threads(args.threads)
+    use_threads(args)
     model = load(args.checkpoint)
     chosen = images_of(args, model)
     looks = look(model, chosen, args)

@@ -1,4 +1,4 @@
-"""What several commands share: which data set, which images, a progress bar."""
+"""What several commands share: which data set, which images, how many threads, a bar."""
 
 from __future__ import annotations
 
@@ -12,6 +12,30 @@ import numpy as np
 if TYPE_CHECKING:
     from ..data import Dataset
     from ..nn import Module
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
+    return number
+
+
+def add_threads_argument(parser: Any) -> None:
+    """Adds the option that says how many threads compute; see :func:`use_threads`."""
+    parser.add_argument("--threads", type=count, metavar="N", help="threads; default: all cores")
+
+
+def use_threads(args: argparse.Namespace) -> None:
+    """Computes with as many threads as the command line says, where it does."""
+    from .. import set_num_threads
+
+    if args.threads is not None:
+        set_num_threads(args.threads)
 
 
 def add_data_arguments(parser: Any) -> None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .choice import Bar, Chosen, add_image_arguments, dataset_of, images_of
+from .choice import (
+    Bar,
+    Chosen,
+    add_image_arguments,
+    add_threads_argument,
+    dataset_of,
+    images_of,
+    use_threads,
+)
 from .looks import Looks, add_look_arguments, enlargement, look, save, true_name
 
 if TYPE_CHECKING:
@@ -35,16 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "default: as many as the trainings tested on"
     )  # fmt: skip
     parser.add_argument("--output", default="comparison", metavar="DIR", help="default: comparison")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads; default: all cores")
+    add_threads_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compares, prints and writes; returns the exit code."""
-    from .. import set_num_threads
     from ..interop import load
 
-    if args.threads is not None:
-        set_num_threads(args.threads)
+    use_threads(args)
     models = _named([load(path) for path in args.checkpoints], args.labels)
     first = next(iter(models.values()))
     for name, model in models.items():

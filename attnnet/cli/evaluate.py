@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from .choice import Bar, add_data_arguments, dataset_of
+from .choice import Bar, add_data_arguments, add_threads_argument, dataset_of, use_threads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,18 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test-flip", action="store_true", help="average over each image and its mirror image"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads; default: all cores")
+    add_threads_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints; returns the exit code."""
-    from .. import set_num_threads
     from ..interop import load
     from ..training.evaluate import evaluate
 
-    if args.threads is not None:
-        set_num_threads(args.threads)
+    use_threads(args)
     model = load(args.checkpoint)
     dataset = dataset_of(args, model, args.limit)
     recipe = getattr(model, "recipe", None)

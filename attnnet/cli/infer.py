@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .choice import add_image_arguments, images_of
+from .choice import add_image_arguments, add_threads_argument, images_of, use_threads
 from .looks import add_look_arguments, look, save, true_name
 
 
@@ -16,16 +16,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=3, metavar="N", help="classes; default 3")
     parser.add_argument("--output", metavar="DIR", help="write the overlay of each image there")
     add_look_arguments(parser, weight=0.5)
-    parser.add_argument("--threads", type=int, metavar="N", help="threads; default: all cores")
+    add_threads_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Predicts and prints; returns the exit code."""
-    from .. import set_num_threads
     from ..interop import load
 
-    if args.threads is not None:
-        set_num_threads(args.threads)
+    use_threads(args)
     model = load(args.checkpoint)
     chosen = images_of(args, model)
     width = max(len(name) for name in chosen.names)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..training.recipe import SCHEDULES, Recipe, field_help
+from .choice import add_threads_argument, count, use_threads
 
 _EPILOG = """Without options this trains ResNet18 NEW_12 on shapes, made on the spot, in about
 two minutes. With a CIFAR data set the recipe is the study's one for the network's
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 group.add_argument("--data", metavar="PATH", help="folder of the data set's files")
     run = parser.add_argument_group("running")
     run.add_argument(
-        "--stop-after", type=_count, metavar="N",
+        "--stop-after", type=count, metavar="N",
         help="stop after so many epochs; the schedule still spans all, and --resume goes on",
     )  # fmt: skip
     run.add_argument("--output", metavar="DIR", help="where to write; default: a new one in runs/")
@@ -66,26 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overwrite", action="store_true", help="begin anew in a folder that holds a training"
     )
     run.add_argument(
-        "--checkpoint-every", type=_count, metavar="N", help="a checkpoint each N steps, too"
+        "--checkpoint-every", type=count, metavar="N", help="a checkpoint each N steps, too"
     )
-    run.add_argument("--threads", type=_count, metavar="N", help="threads; default: all cores")
+    add_threads_argument(run)
     run.add_argument("--no-progress", action="store_true", help="no bar, only a line an epoch")
     run.add_argument("--tensorboard", action="store_true", help="write TensorBoard event files")
     run.add_argument(
         "--wandb", nargs="?", const="online", choices=("online", "offline"), metavar="MODE",
         help="Weights & Biases, online (default) or offline",
     )  # fmt: skip
-
-
-def _count(text: str) -> int:
-    """A whole number of at least 1."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
-    return number
 
 
 def _add_field(group: Any, name: str, annotation: str) -> None:
@@ -152,7 +142,6 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit code."""
-    from .. import set_num_threads
     from ..training.trainer import Trainer
 
     callbacks = _callbacks(args)
@@ -170,8 +159,7 @@ def run(args: argparse.Namespace) -> int:
         trainer = Trainer(
             read_recipe(args), args.output, overwrite=args.overwrite, **options
         )
-    if args.threads is not None:
-        set_num_threads(args.threads)
+    use_threads(args)
     history = trainer.fit(stop_after=args.stop_after)
     if history.interrupted:
         return 128 + (trainer.stop_signal or 2)
