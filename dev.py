@@ -4,6 +4,9 @@
     python3 dev.py demo            installs into .venv, trains on `shapes`, shows the result
     python3 dev.py test [ARGS...]  installs into .venv-test and runs the tests (pytest's ARGS)
     python3 dev.py test --torch    the same with PyTorch, ONNX Runtime, and the notebooks
+    python3 dev.py sanitize        compilers' warnings, ThreadSanitizer, then the tests under
+                                   Address-, UndefinedBehavior- and LeakSanitizer (--quick: some;
+                                   [PART...] [-- ARGS...]: see tests/sanitizers/run.py)
 
 Needs Python 3.10 or newer and a C compiler; nothing else on the machine is touched.
 """
@@ -21,8 +24,21 @@ ROOT = Path(__file__).resolve().parent
 MORE = ["torch==2.13.0", "onnx==1.23.2", "onnxruntime==1.32.0", "nbclient", "ipykernel"]
 
 
-def environment(name: str, *packages: str) -> Path:
-    """The folder of programs of a virtual environment with attnnet as it is now."""
+# How the core is built for the sanitizers, and for valgrind, which brings its own.
+SANITIZED = {
+    "ATTNNET_CFLAGS": "-O1 -g -fno-wrapv -fno-omit-frame-pointer "
+                      "-fsanitize=address,undefined,float-cast-overflow",
+    "ATTNNET_LDFLAGS": "-fsanitize=address,undefined",
+}
+FOR_VALGRIND = {"ATTNNET_CFLAGS": "-O1 -g -DATTN_NO_CACHE"}
+
+
+def environment(name: str, *packages: str, **variables: str) -> Path:
+    """The folder of programs of a virtual environment with attnnet as it is now.
+
+    Args:
+        variables: of the environment that the core is built in.
+    """
     folder = ROOT / name
     programs = folder / ("Scripts" if os.name == "nt" else "bin")
     if not (programs / "python").exists():
@@ -30,7 +46,7 @@ def environment(name: str, *packages: str) -> Path:
         venv.create(folder, with_pip=True, clear=True)
     print("building and installing attnnet ...", flush=True)
     pip = [programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, *packages], cwd=ROOT, check=True)
+    subprocess.run([*pip, *packages], cwd=ROOT, check=True, env={**os.environ, **variables})
     return programs
 
 
@@ -48,8 +64,18 @@ def test(arguments: list[str]) -> int:
     return subprocess.run([programs / "pytest", *rest], cwd=ROOT).returncode
 
 
+def sanitize(arguments: list[str]) -> int:
+    """Runs the core under what finds its errors."""
+    if "valgrind" in arguments:
+        programs = environment(".venv-valgrind", ".[dev]", **FOR_VALGRIND)
+    else:
+        programs = environment(".venv-sanitize", ".[dev]", **SANITIZED)
+    runner = ROOT / "tests" / "sanitizers" / "run.py"
+    return subprocess.run([programs / "python", runner, *arguments], cwd=ROOT).returncode
+
+
 def main() -> int:
-    jobs = {"demo": demo, "test": test}
+    jobs = {"demo": demo, "test": test, "sanitize": sanitize}
     if sys.version_info < (3, 10):  # noqa: UP036  (run by whatever Python the user has)
         print("attnnet needs Python 3.10 or newer", file=sys.stderr)
         return 2

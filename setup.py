@@ -2,6 +2,7 @@
 
 import os
 import platform
+import zlib
 from pathlib import Path
 
 import numpy
@@ -31,9 +32,12 @@ class BuildCore(build_ext):
         self.parallel = os.cpu_count()
 
     def build_extension(self, ext):
-        flags = COMMON + os.environ.get("ATTNNET_CFLAGS", "").split()
+        extra_flags = os.environ.get("ATTNNET_CFLAGS", "")
+        flags = COMMON + extra_flags.split()
         macros = [("ATTN_HAVE_X86_SETS", "1")] if X86 else []
         include = self.include_dirs + ext.include_dirs
+        # Objects made with other options (for a sanitizer, say) are not these.
+        variant = f"{zlib.crc32(extra_flags.encode()):08x}" if extra_flags else ""
         objects = []
         jobs = [(PER_SET, name, flags + extra, [*macros, ("ATTN_ISA", name)])
                 for name, extra in INSTRUCTION_SETS.items()]
@@ -41,7 +45,7 @@ class BuildCore(build_ext):
         newest_header = max(p.stat().st_mtime for p in ROOT.rglob("*.h"))
         stale = []
         for sources, folder, options, defines in jobs:
-            out = Path(self.build_temp) / folder
+            out = Path(self.build_temp) / variant / folder
             for source in sources:
                 target = out / source.with_suffix(".o")
                 objects.append(str(target))
@@ -49,12 +53,11 @@ class BuildCore(build_ext):
                 if self.force or not target.exists() or target.stat().st_mtime < newest:
                     stale.append((source, out, options, defines))
         self._compile_all(stale, include)
-        output = self.get_ext_fullpath(ext.name)
-        if stale or not os.path.exists(output):
-            Path(output).parent.mkdir(parents=True, exist_ok=True)
-            link = ["-pthread", *os.environ.get("ATTNNET_LDFLAGS", "").split()]
-            self.compiler.link_shared_object(objects, output, libraries=["m", "dl"],
-                                             extra_postargs=link, target_lang="c")
+        output = self.get_ext_fullpath(ext.name)  # may be there, from objects of other options
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        link = ["-pthread", *os.environ.get("ATTNNET_LDFLAGS", "").split()]
+        self.compiler.link_shared_object(objects, output, libraries=["m", "dl"],
+                                         extra_postargs=link, target_lang="c")
 
     def _compile_all(self, stale, include):
         from concurrent.futures import ThreadPoolExecutor

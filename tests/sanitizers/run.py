@@ -1,0 +1,134 @@
+"""Runs the core under the compilers' warnings, sanitizers and valgrind; see ``dev.py sanitize``.
+
+    run.py [--quick] [PART...] [-- PYTEST ARGS...]
+
+Parts: warnings (gcc and clang, -Wall -Wextra -Werror), threads (ThreadSanitizer over threads.c),
+address (the tests under Address-, UndefinedBehavior- and LeakSanitizer, with an extension that was
+built for them), valgrind (a smoke set, with an extension built with -DATTN_NO_CACHE). Without a
+part: the first three. --quick takes the tests that reach most of the C code in a short time.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+QUICK = ["tests/core/test_leaks.py", "tests/core/test_autograd.py", "tests/core/test_tensor.py",
+         "tests/core/test_dlpack.py", "tests/ops/test_inputs.py", "tests/data/test_augment.py"]
+SMOKE = ["tests/core/test_tensor.py", "tests/data/test_augment.py", "tests/ops/test_inputs.py"]
+POOL = ["base/threads.c", "base/memory.c", "base/arena.c", "base/status.c", "base/random.c",
+        "base/profile.c", "data/augment.c"]
+AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"]
+FINDING = re.compile(r"runtime error:|ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|"
+                     r"ERROR SUMMARY: [1-9]")
+
+
+def run(*command: object, **variables: str) -> int:
+    return subprocess.run([str(c) for c in command], cwd=ROOT,
+                          env={**os.environ, **variables}).returncode
+
+
+def warnings() -> int:
+    """Every file of the core by each compiler that is there; no code is made."""
+    import numpy
+
+    include = [f"-I{sysconfig.get_path('include')}", f"-I{numpy.get_include()}"]
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    failed = 0
+    for compiler in filter(shutil.which, ("gcc", "clang")):
+        for kernels in (True, False):
+            sources = [p for p in sorted((ROOT / "csrc").glob("*/*.c"))
+                       if (p.parent.name == "kernels" and p.name != "dispatch.c") == kernels]
+            options = ["-DATTN_ISA=avx512", *AVX512] if x86 else ["-DATTN_ISA=baseline"]
+            options = (options if kernels else []) + ["-DATTN_HAVE_X86_SETS=1"] * x86
+            failed |= run(compiler, "-std=gnu11", "-fsyntax-only", "-Wall", "-Wextra", "-Werror",
+                          *options, *include, *sources)
+    return failed
+
+
+def threads(option: str = "-fsanitize=thread", *before: str) -> int:
+    """threads.c, built and run."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "threads"
+        built = run(os.environ.get("CC", "gcc"), "-std=gnu11", "-O1", "-g", "-Wall", "-Wextra",
+                    option, "-pthread", HERE / "threads.c",
+                    *(ROOT / "csrc" / source for source in POOL), "-o", program, "-lm")
+        return built or run(*before, program, TSAN_OPTIONS="halt_on_error=0:exitcode=66")
+
+
+def library(name: str) -> str:
+    found = subprocess.run([os.environ.get("CC", "gcc"), f"-print-file-name={name}"],
+                           capture_output=True, text=True, check=True)
+    return found.stdout.strip()
+
+
+def pytest(arguments: list[str], *before: str, **variables: str) -> int:
+    """The tests, with what a sanitizer writes to stderr kept and looked through."""
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        # Not `python -m pytest`: that would take the package from the source tree.
+        program = Path(sys.executable).with_name("pytest")
+        command = [*before, sys.executable, program, "-q", "-p", "no:cacheprovider", "-p",
+                   "no:faulthandler", "--capture=sys", *arguments]
+        code = subprocess.run(command, cwd=ROOT, stderr=log,
+                              env={**os.environ, **variables}).returncode
+        log.seek(0)
+        text = log.read()
+    found = FINDING.findall(text)
+    if code or found:
+        print(text[-20_000:], file=sys.stderr)
+    print(f"{len(found)} findings")
+    return code or bool(found)
+
+
+def address(arguments: list[str]) -> int:
+    return pytest(
+        arguments,
+        LD_PRELOAD=f"{library('libasan.so')} {library('libubsan.so')}",
+        ASAN_OPTIONS="detect_leaks=1:allocator_may_return_null=1:strict_string_checks=1:"
+                     "malloc_context_size=4:exitcode=99",
+        UBSAN_OPTIONS="print_stacktrace=1",
+        LSAN_OPTIONS=f"suppressions={HERE / 'lsan.supp'}:print_suppressions=0",
+    )
+
+
+def valgrind(arguments: list[str]) -> int:
+    """threads.c and the smoke set. The pool's threads live as long as the process: what belongs to
+    them is only possibly lost."""
+    checked = ["valgrind", "--error-exitcode=98", "--num-callers=20"]
+    alone = threads("-DATTN_NO_CACHE", *checked, "--fair-sched=yes", "--leak-check=full",
+                    "--show-leak-kinds=definite", "--errors-for-leak-kinds=definite")
+    return alone or pytest(arguments, *checked, PYTHONMALLOC="malloc", ATTNNET_ISA="avx2")
+
+
+def main(arguments: list[str]) -> int:
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    parts, chosen = arguments[:split], arguments[split + 1 :]
+    quick = "--quick" in parts
+    parts = [p for p in parts if p != "--quick"] or ["warnings", "threads", "address"]
+    jobs = {
+        "warnings": warnings,
+        "threads": threads,
+        "address": lambda: address(chosen or (QUICK if quick else ["tests"])),
+        "valgrind": lambda: valgrind(chosen or SMOKE),
+    }
+    failed = 0
+    for part in parts:
+        if part not in jobs:
+            print(__doc__)
+            return 2
+        print(f"-- {part}", flush=True)
+        failed |= bool(jobs[part]())
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
