@@ -97,6 +97,18 @@ def assert_flat(call, watched, what):
     assert grown < 512 * 1024 + 8 * calls, f"{grown} more resident bytes ({context})"
 
 
+@pytest.fixture(autouse=True)
+def _arguments_are_freed():
+    """A core's reference too many shows once Python's are gone: the tensor's memory stays."""
+    gc.collect()
+    before = _core.memory_stats()
+    yield
+    gc.collect()
+    after = _core.memory_stats()
+    for key in ("in_use", "objects"):
+        assert after[key] == before[key], f"{key}: arguments were not freed"
+
+
 def run(function, arguments, undo):
     result = function(*arguments)
     if isinstance(result, attnnet.Tensor) and result.grad_fn is not None:
