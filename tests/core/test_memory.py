@@ -25,6 +25,11 @@ def nothing_cached():
     attnnet.empty_cache()
 
 
+def keeps() -> bool:
+    blank(3)
+    return attnnet.memory_stats()["cached"] > 0
+
+
 @pytest.mark.parametrize("order", ["forwards", "backwards", "odd ones first"])
 def test_freed_neighbours_become_one_block(order):
     parts = [blank(1 + i / 8) for i in range(16)]
@@ -67,6 +72,7 @@ def test_random_sizes_take_little_more_than_is_in_use():
         assert (tensor.numpy() == values[step]).all()
 
 
+@pytest.mark.skipif(not keeps(), reason="built to keep nothing, for a sanitizer or valgrind")
 def test_empty_cache_gives_back_all_that_is_free():
     keep = [blank(3) for _ in range(8)]
     del keep[::2]
