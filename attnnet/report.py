@@ -28,6 +28,9 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 img { max-width: 100%; height: auto; image-rendering: pixelated; }
 td img { max-width: none; display: block; }
 .right { color: var(--good); } .wrong { color: var(--bad); }
+@media (max-width: 600px) {
+  th, td { padding-right: .4rem; white-space: normal; }
+  td img { width: 64px; } }
 code { background: color-mix(in srgb, var(--line) 50%, transparent); padding: .1rem .3rem; }
 """
 

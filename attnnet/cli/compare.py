@@ -7,8 +7,6 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .choice import (
     Bar,
     Chosen,
@@ -21,7 +19,9 @@ from .choice import (
 from .looks import Looks, add_look_arguments, enlargement, look, save, true_name
 
 if TYPE_CHECKING:
+    from ..markup import Html
     from ..nn import Module
+    from ..report import Page
     from ..training import Evaluation
 
 
@@ -60,14 +60,15 @@ def run(args: argparse.Namespace) -> int:
     looks = {name: look(model, chosen, args) for name, model in models.items()}
     found = {name: _evaluate(args, name, model) for name, model in models.items()}
     folder = Path(args.output)
-    strips = [_strip(folder, chosen, row, first, looks) for row in range(len(chosen.names))]
+    for row in range(len(chosen.names)):
+        _save_strips(folder, chosen, row, looks)
     accuracy = _accuracy(models, found)
     predictions = _predictions(models, chosen)
     for name, table in (("accuracy", accuracy), ("predictions", predictions)):
         with open(folder / f"{name}.csv", "w", newline="") as file:
             csv.writer(file).writerows(table)
         print("\n".join("  ".join(f"{c:<14}" for c in row).rstrip() for row in table) + "\n")
-    _page(args, chosen, accuracy, predictions, strips).write(folder / "compare.html")
+    _page(args, chosen, accuracy, predictions, looks).write(folder / "compare.html")
     print(f"page: {folder / 'compare.html'}")
     return 0
 
@@ -124,10 +125,8 @@ def _predictions(models: dict[str, Module], chosen: Chosen) -> list[list[str]]:
     return table
 
 
-def _strip(
-    folder: Path, chosen: Chosen, row: int, model: Module, looks: dict[str, Looks]
-) -> np.ndarray:
-    """One image's picture, written: a row a network, of map, guided backpropagation, product."""
+def _save_strips(folder: Path, chosen: Chosen, row: int, looks: dict[str, Looks]) -> None:
+    """Writes one image's picture: a row a network, of map, guided backpropagation, product."""
     from .. import explain
 
     image = chosen.pictures[row]
@@ -137,7 +136,6 @@ def _strip(
         titles += [name, seen.cam.titles()[row], "guided", "product"]
     sheet = explain.grid(tiles, columns=4, titles=titles, scale=enlargement(image))
     save(folder, f"{chosen.names[row]}-strips", sheet)
-    return sheet
 
 
 def _page(
@@ -145,24 +143,50 @@ def _page(
     chosen: Chosen,
     accuracy: list[list[str]],
     predictions: list[list[str]],
-    strips: list[np.ndarray],
-) -> Any:
-    from ..report import Page, picture
+    looks: dict[str, Looks],
+) -> Page:
+    from ..report import Page
 
-    page = Page(f"{len(accuracy) - 1} networks on the same images")
+    page = Page(f"{len(looks)} networks on the same images")
     page.heading("Accuracy")
     page.table(accuracy[0], accuracy[1:])
     page.heading("Predictions")
-    page.table(predictions[0], predictions[1:])
+    page.table(predictions[0], [
+        [name, true, *(_judged(one, true) for one in said)] for name, true, *said in predictions[1:]
+    ])  # fmt: skip
     page.heading("Where they look")
     where = f" of {', '.join(args.layers)}" if args.layers else ""
     page.text(
-        f"A row a network: the image, {args.method}{where} over it, guided backpropagation, and "
-        "the product of the two.", note=True,
+        f"The image, {args.method}{where} over it for the class named under each "
+        "network, guided backpropagation, and the product of the two.", note=True,
     )  # fmt: skip
-    for row, sheet in enumerate(strips):
+    for row, name in enumerate(chosen.names):
         true = predictions[1 + row][1]
-        title = f"Image {chosen.names[row]}" + (f": {true}" if true else "")
-        page.text(title)
-        page.add(picture(sheet, f"{title}, as each network sees it"))
+        page.text(f"Image {name}" + (f": {true}" if true else ""))
+        rows = [_cells(chosen, row, network, seen) for network, seen in looks.items()]
+        page.table(["network", "image", args.method, "guided", "product"], rows)
     return page
+
+
+def _cells(chosen: Chosen, row: int, network: str, seen: Looks) -> list[Html]:
+    """The network with the class that was looked for, and the pictures of one image."""
+    from ..markup import Html, as_html
+    from ..report import picture
+
+    parts = {"image": chosen.pictures[row]} | {k: rows[row] for k, rows in seen.rows().items()}
+    scale = enlargement(chosen.pictures[row])
+    return [
+        Html(f"{as_html(network)}<br>{as_html(seen.cam.titles()[row])}"),
+        *(picture(part.repeat(scale, 0).repeat(scale, 1), kind) for kind, part in parts.items()),
+    ]
+
+
+def _judged(said: str, true: str) -> Html | str:
+    """A prediction with a mark and colour where it is known whether it is right."""
+    from ..markup import Html, as_html
+
+    if not true:
+        return said
+    kind, mark = ("right", "✓") if said.rpartition(" ")[0].rpartition(" ")[0] == true else (
+        "wrong", "✗")  # fmt: skip
+    return Html(f"<span class={kind}>{mark} {as_html(said)}</span>")

@@ -88,7 +88,9 @@ def test_compare_writes_a_page_tables_and_strips(trained, tmp_path, capsys):
     model = attnnet.load(trained / "resnet18")
     assert first[1] == f"{sum(p.numel() for p in model.parameters()):,}" and first[2] == "8"
     page = (folder / "compare.html").read_text()
-    assert page.count("data:image/png;base64") == 2 and "src=\"http" not in page
+    # Of two images what two networks see: the image, the map, guided backpropagation, the product.
+    assert page.count("data:image/png;base64") == 2 * 2 * 4 and "src=\"http" not in page
+    assert page.count("class=right") + page.count("class=wrong") == 2 * 2
     assert "accuracy.csv" not in page and "second" in page
     assert "second" in capsys.readouterr().out
 
