@@ -92,16 +92,26 @@ void KERNEL(bn_statistics)(float *sums, const float *x, int64_t rows, int64_t st
     fold(sums + 2 * ATTN_LANES, squares);
 }
 
+typedef struct {
+    vf center, scale, offset;
+} affine;
+
+INLINE affine affine_at(const float *constants, int v)
+{
+    constants += v * VL % ATTN_LANES;
+    return (affine){vload(constants), vload(constants + ATTN_LANES),
+                    vload(constants + 2 * ATTN_LANES)};
+}
+
+INLINE vf normalise(vf x, affine by) { return vfma(x - by.center, by.scale, by.offset); }
+
 INLINE void apply(float *y, uint16_t *mask, const float *x, const float *residual,
                   const float *constants, int64_t count, bool stream, const bool relu,
                   const bool with_mask, const bool with_residual)
 {
-    vf center[VECTORS_IN_BLOCK], scale[VECTORS_IN_BLOCK], offset[VECTORS_IN_BLOCK];
-    for (int v = 0; v < VECTORS_IN_BLOCK; v++) {
-        center[v] = vload(constants + v * VL);
-        scale[v] = vload(constants + ATTN_LANES + v * VL);
-        offset[v] = vload(constants + 2 * ATTN_LANES + v * VL);
-    }
+    affine by[VECTORS_IN_BLOCK];
+    for (int v = 0; v < VECTORS_IN_BLOCK; v++)
+        by[v] = affine_at(constants, v);
     for (int64_t at = 0; at < count; at += ATTN_LANES) {
         uint32_t bits = 0;
         UNROLL(4)
@@ -109,8 +119,7 @@ INLINE void apply(float *y, uint16_t *mask, const float *x, const float *residua
             int64_t here = at + v * VL, left = count - here;
             if (left <= 0)
                 break;
-            vf value = load_some(x + here, left, vzero());
-            value = vfma(value - center[v], scale[v], offset[v]);
+            vf value = normalise(load_some(x + here, left, vzero()), by[v]);
             if (with_residual)
                 value += load_some(residual + here, left, vzero());
             if (with_mask)
@@ -125,14 +134,12 @@ INLINE void apply(float *y, uint16_t *mask, const float *x, const float *residua
 }
 
 /* y = [relu]((x - center) * scale + offset [+ residual]); constants (3,16) = center, scale, offset;
- * residual and mask may be NULL, mask is written only with relu. stream: see rows.h. */
+ * residual and mask may be NULL, mask is written with relu and residual. stream: see rows.h. */
 void KERNEL(bn_apply)(float *y, uint16_t *mask, const float *x, const float *residual,
                       const float *constants, bool relu, int64_t count, bool stream)
 {
     if (relu && mask && residual)
         apply(y, mask, x, residual, constants, count, stream, true, true, true);
-    else if (relu && mask)
-        apply(y, mask, x, NULL, constants, count, stream, true, true, false);
     else if (relu && residual)
         apply(y, NULL, x, residual, constants, count, stream, true, false, true);
     else if (relu)
@@ -145,32 +152,48 @@ void KERNEL(bn_apply)(float *y, uint16_t *mask, const float *x, const float *res
         vstream_end();
 }
 
-INLINE void gradient_sums(float *sums, const float *dy, const float *x, const uint16_t *mask,
-                          const float *center, int64_t rows, int64_t stride, int64_t mask_stride,
-                          int64_t count, const bool with_mask, const bool with_x)
+/* Where a gradient passes: everywhere, where a bit of the mask is set, or where the normalised x is
+ * positive, which is what a ReLU without a residual let pass. */
+enum { EVERYWHERE, MASK, POSITIVE };
+
+INLINE vf pass(vf d, vf x, affine by, uint32_t bits, const int gate)
 {
-    vf middle[ACCUMULATORS], sum[ACCUMULATORS], product[ACCUMULATORS];
+    if (gate == MASK)
+        return vkeep_bits(d, bits);
+    if (gate == POSITIVE)
+        return vmask(~(vi)(normalise(x, by) <= vzero()), d);
+    return d;
+}
+
+INLINE void gradient_sums(float *sums, float *dresidual, const float *dy, const float *x,
+                          const uint16_t *mask, const float *constants, int64_t rows,
+                          int64_t stride, int64_t mask_stride, int64_t count, bool stream,
+                          const int gate, const bool with_x, const bool with_residual)
+{
+    affine by[ACCUMULATORS];
+    vf sum[ACCUMULATORS], product[ACCUMULATORS];
     UNROLL(4)
     for (int v = 0; v < ACCUMULATORS; v++) {
-        middle[v] = vload(center + v * VL % ATTN_LANES);
+        by[v] = affine_at(constants, v);
         sum[v] = product[v] = vzero();
     }
     for (int64_t row = 0; row < rows; row++) {
-        const float *g = dy + row * stride, *p = with_x ? x + row * stride : NULL;
-        const uint16_t *words = with_mask ? mask + row * mask_stride : NULL;
+        int64_t first = row * stride;
+        const uint16_t *words = gate == MASK ? mask + row * mask_stride : NULL;
         for (int64_t at = 0; at < count; at += STRIP) {
             UNROLL(4)
             for (int v = 0; v < ACCUMULATORS; v++) {
                 int64_t here = at + v * VL, left = count - here;
                 if (left <= 0)
                     break;
-                vf d = load_some(g + here, left, vzero());
-                if (with_mask)
-                    d = vkeep_bits(d, (uint32_t)words[here / ATTN_LANES] >> (v * VL % ATTN_LANES));
+                uint32_t bits = gate == MASK ? words[here / ATTN_LANES] >> (v * VL % ATTN_LANES) : 0;
+                vf value = with_x ? load_some(x + first + here, left, by[v].center) : vzero();
+                vf d = pass(load_some(dy + first + here, left, vzero()), value, by[v], bits, gate);
+                if (with_residual)
+                    store_row(dresidual + first + here, d, left, stream);
                 sum[v] += d;
                 if (with_x)
-                    product[v] = vfma(d, load_some(p + here, left, middle[v]) - middle[v],
-                                      product[v]);
+                    product[v] = vfma(d, value - by[v].center, product[v]);
             }
         }
     }
@@ -178,71 +201,85 @@ INLINE void gradient_sums(float *sums, const float *dy, const float *x, const ui
     fold(sums + ATTN_LANES, product);
 }
 
-/* sums (2,16) = sum of dy, sum of dy * (x - center), a lane, dy only where the mask is set.
- * mask may be NULL: everywhere; x may be NULL: the second sum is 0. Strides are those of rows. */
-void KERNEL(bn_gradient_sums)(float *sums, const float *dy, const float *x, const uint16_t *mask,
-                              const float *center, int64_t rows, int64_t stride,
-                              int64_t mask_stride, int64_t count)
+/* sums (2,16) = sum of d, sum of d * (x - center), a lane, where d is dy where it passes: by the
+ * mask, or without one where relu says so and the normalised x is positive. d itself is left in
+ * dresidual. constants: those of bn_apply. dresidual and mask may be NULL; x may be NULL without
+ * relu: the second sum is 0 then. Strides are those of rows. */
+void KERNEL(bn_gradient_sums)(float *sums, float *dresidual, const float *dy, const float *x,
+                              const uint16_t *mask, const float *constants, bool relu,
+                              int64_t rows, int64_t stride, int64_t mask_stride, int64_t count,
+                              bool stream)
 {
-    if (mask && x)
-        gradient_sums(sums, dy, x, mask, center, rows, stride, mask_stride, count, true, true);
+#define SUMS(gate, with_x, with_residual)                                                        \
+    gradient_sums(sums, dresidual, dy, x, mask, constants, rows, stride, mask_stride, count,     \
+                  stream, gate, with_x, with_residual)
+    if (mask && x && dresidual)
+        SUMS(MASK, true, true);
+    else if (mask && dresidual)
+        SUMS(MASK, false, true);
+    else if (mask && x)
+        SUMS(MASK, true, false);
     else if (mask)
-        gradient_sums(sums, dy, x, mask, center, rows, stride, mask_stride, count, true, false);
+        SUMS(MASK, false, false);
+    else if (relu)
+        SUMS(POSITIVE, true, false);
     else if (x)
-        gradient_sums(sums, dy, x, mask, center, rows, stride, mask_stride, count, false, true);
+        SUMS(EVERYWHERE, true, false);
     else
-        gradient_sums(sums, dy, x, mask, center, rows, stride, mask_stride, count, false, false);
+        SUMS(EVERYWHERE, false, false);
+#undef SUMS
+    if (stream)
+        vstream_end();
 }
 
-INLINE void gradient(float *dx, float *dresidual, const float *dy, const float *x,
-                     const uint16_t *mask, const float *constants, int64_t count, bool stream,
-                     const bool with_residual, const bool with_mask, const bool with_x)
+INLINE void gradient(float *dx, const float *dy, const float *x, const uint16_t *mask,
+                     const float *constants, int64_t count, bool stream, const int gate,
+                     const bool training)
 {
-    vf center[VECTORS_IN_BLOCK], a[VECTORS_IN_BLOCK], b[VECTORS_IN_BLOCK], c[VECTORS_IN_BLOCK];
+    affine by[VECTORS_IN_BLOCK];
+    vf slope[VECTORS_IN_BLOCK], rest[VECTORS_IN_BLOCK];
     for (int v = 0; v < VECTORS_IN_BLOCK; v++) {
-        center[v] = vload(constants + v * VL);
-        a[v] = vload(constants + ATTN_LANES + v * VL);
-        b[v] = vload(constants + 2 * ATTN_LANES + v * VL);
-        c[v] = vload(constants + 3 * ATTN_LANES + v * VL);
+        by[v] = affine_at(constants, v);
+        slope[v] = vload(constants + 3 * ATTN_LANES + v * VL);
+        rest[v] = vload(constants + 4 * ATTN_LANES + v * VL);
     }
     for (int64_t at = 0; at < count; at += ATTN_LANES) {
-        uint32_t bits = with_mask ? mask[at / ATTN_LANES] : 0;
+        uint32_t bits = gate == MASK ? mask[at / ATTN_LANES] : 0;
         UNROLL(4)
         for (int v = 0; v < VECTORS_IN_BLOCK; v++) {
             int64_t here = at + v * VL, left = count - here;
             if (left <= 0)
                 break;
+            vf value = training || gate == POSITIVE ? load_some(x + here, left, vzero()) : vzero();
             vf d = load_some(dy + here, left, vzero());
-            if (with_mask)
-                d = vkeep_bits(d, bits >> (v * VL));
-            if (with_residual)
-                store_row(dresidual + here, d, left, stream);
-            vf value = a[v] * d;
-            if (with_x)
-                value += vfma(load_some(x + here, left, vzero()) - center[v], b[v], c[v]);
-            store_row(dx + here, value, left, stream);
+            d = by[v].scale * pass(d, value, by[v], bits >> (v * VL), gate);
+            if (training)
+                d += vfma(value - by[v].center, slope[v], rest[v]);
+            store_row(dx + here, d, left, stream);
         }
     }
 }
 
-/* dx = a * dy + b * (x - center) + c, dresidual = dy, dy only where the mask is set; constants
- * (4,16) = center, a, b, c. NULL: no dresidual is wanted, no mask, dx = a * dy alone. A dresidual
- * comes with a mask only: without one it is dy itself. */
-void KERNEL(bn_gradient)(float *dx, float *dresidual, const float *dy, const float *x,
-                         const uint16_t *mask, const float *constants, int64_t count, bool stream)
+/* dx = scale * d [+ slope * (x - center) + rest in training], d as above; constants (5,16) =
+ * center, scale, offset, slope, rest. */
+void KERNEL(bn_gradient)(float *dx, const float *dy, const float *x, const uint16_t *mask,
+                         const float *constants, bool relu, bool training, int64_t count,
+                         bool stream)
 {
-    if (dresidual && x)
-        gradient(dx, dresidual, dy, x, mask, constants, count, stream, true, true, true);
-    else if (dresidual)
-        gradient(dx, dresidual, dy, x, mask, constants, count, stream, true, true, false);
-    else if (mask && x)
-        gradient(dx, NULL, dy, x, mask, constants, count, stream, false, true, true);
+#define GRADIENT(gate, training) gradient(dx, dy, x, mask, constants, count, stream, gate, training)
+    if (mask && training)
+        GRADIENT(MASK, true);
     else if (mask)
-        gradient(dx, NULL, dy, x, mask, constants, count, stream, false, true, false);
-    else if (x)
-        gradient(dx, NULL, dy, x, mask, constants, count, stream, false, false, true);
+        GRADIENT(MASK, false);
+    else if (relu && training)
+        GRADIENT(POSITIVE, true);
+    else if (relu)
+        GRADIENT(POSITIVE, false);
+    else if (training)
+        GRADIENT(EVERYWHERE, true);
     else
-        gradient(dx, NULL, dy, x, mask, constants, count, stream, false, false, false);
+        GRADIENT(EVERYWHERE, false);
+#undef GRADIENT
     if (stream)
         vstream_end();
 }

@@ -25,11 +25,12 @@ X(void, sum_columns, (double *sums, const float *x, int64_t rows, int64_t column
 X(void, bn_statistics, (float *sums, const float *x, int64_t rows, int64_t stride, int64_t count))
 X(void, bn_apply, (float *y, uint16_t *mask, const float *x, const float *residual,
                    const float *constants, bool relu, int64_t count, bool stream))
-X(void, bn_gradient_sums, (float *sums, const float *dy, const float *x, const uint16_t *mask,
-                           const float *center, int64_t rows, int64_t stride, int64_t mask_stride,
-                           int64_t count))
-X(void, bn_gradient, (float *dx, float *dresidual, const float *dy, const float *x,
-                      const uint16_t *mask, const float *constants, int64_t count, bool stream))
+X(void, bn_gradient_sums, (float *sums, float *dresidual, const float *dy, const float *x,
+                           const uint16_t *mask, const float *constants, bool relu, int64_t rows,
+                           int64_t stride, int64_t mask_stride, int64_t count, bool stream))
+X(void, bn_gradient, (float *dx, const float *dy, const float *x, const uint16_t *mask,
+                      const float *constants, bool relu, bool training, int64_t count,
+                      bool stream))
 
 /* peak.c: 12 multiply-adds of 16 lanes a round */
 X(void, multiply_adds, (float *y, int64_t rounds, float factor))

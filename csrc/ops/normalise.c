@@ -1,0 +1,408 @@
+#include "normalise.h"
+
+#include "../base/memory.h"
+#include "../base/threads.h"
+#include "../kernels/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+enum {
+    CHUNK = 8192,       /* elements behind one set of float sums */
+    TASK_CHUNKS = 8,    /* chunks a task */
+    TASK_SPAN = 65536,  /* elements a task of a pass without sums */
+    LANES = ATTN_LANES,
+};
+
+void attn_norm_plan_make(attn_norm_plan *plan, int ndim, const int64_t *shape, attn_layout layout)
+{
+    int64_t HW = 1;
+    for (int i = 2; i < ndim; i++)
+        HW *= shape[i];
+    plan->N = HW ? shape[0] : 0;
+    plan->C = shape[1];
+    plan->channels = layout == ATTN_BLOCKED16 ? LANES : 1;
+    plan->groups = plan->C / plan->channels;
+    plan->row = attn_max(HW, 1) * plan->channels;
+    plan->pieces = attn_ceil_div(plan->row, CHUNK);
+    plan->piece = attn_ceil_div(attn_ceil_div(plan->row, plan->pieces), LANES) * LANES;
+    plan->pieces = attn_ceil_div(plan->row, plan->piece);
+    plan->chunk_images = attn_max(1, CHUNK / plan->row);
+    plan->chunks = attn_ceil_div(plan->N, plan->chunk_images) * plan->pieces;
+    plan->spans = attn_ceil_div(plan->row, TASK_SPAN);
+    plan->span = attn_ceil_div(attn_ceil_div(plan->row, plan->spans), LANES) * LANES;
+    plan->task_spans = attn_max(1, TASK_SPAN / plan->row);
+    plan->mask_words = attn_ceil_div(plan->row, LANES);
+}
+
+/* Everything that the tasks of one pass read and write. */
+typedef struct {
+    const attn_norm_plan *plan;
+    attn_batch_norm_options options;
+    attn_norm_gradient gradient; /* backward */
+    const float *x, *residual, *forward;
+    float *y, *dx, *dresidual, *dweight, *dbias;
+    const float *weight, *bias;
+    float *running_mean, *running_var;
+    uint16_t *mask;
+    float *sums;      /* (groups, chunks, 3 or 2, 16) */
+    float *constants; /* (groups, 5, 16) */
+} job;
+
+/* Larger tensors than the caches hold are written past them. */
+static bool past_caches(const attn_norm_plan *plan)
+{
+    return plan->channels == LANES &&
+           plan->N * plan->groups * plan->row * (int64_t)sizeof(float) >= ATTN_STREAM_BYTES;
+}
+
+/* The value of a constant in each lane of a channel: its own, or all of the group. */
+static void set_constant(const attn_norm_plan *plan, float *constants, int which, int64_t channel,
+                         double value)
+{
+    float *lanes = constants + channel / plan->channels * ATTN_NORM_STEP + which * LANES;
+    if (plan->channels == LANES)
+        lanes[channel % LANES] = (float)value;
+    else
+        for (int i = 0; i < LANES; i++)
+            lanes[i] = (float)value;
+}
+
+static float get_constant(const attn_norm_plan *plan, const float *constants, int which,
+                          int64_t channel)
+{
+    return constants[channel / plan->channels * ATTN_NORM_STEP + which * LANES +
+                     channel % plan->channels];
+}
+
+/* Sums --------------------------------------------------------------------------------------- */
+
+/* Where chunk i of the walk through memory lies. */
+typedef struct {
+    int64_t group, chunk, image, images, begin, count;
+} chunk_place;
+
+static chunk_place chunk_at(const attn_norm_plan *plan, int64_t i)
+{
+    int64_t piece = i % plan->pieces, rest = i / plan->pieces;
+    chunk_place at = {.group = rest % plan->groups};
+    int64_t part = rest / plan->groups;
+    at.chunk = part * plan->pieces + piece;
+    at.image = part * plan->chunk_images;
+    at.images = attn_min(plan->chunk_images, plan->N - at.image);
+    at.begin = piece * plan->piece;
+    at.count = attn_min(plan->piece, plan->row - at.begin);
+    return at;
+}
+
+/* Elements that one lane of a chunk has. */
+static int64_t lane_count(const chunk_place *at, int lane)
+{
+    return at->images * (at->count / LANES + (lane < at->count % LANES));
+}
+
+static void sum_task(void *context, int64_t index, int worker)
+{
+    (void)worker;
+    const job *j = context;
+    const attn_norm_plan *plan = j->plan;
+    const attn_norm_gradient *g = &j->gradient;
+    int64_t all = plan->groups * plan->chunks, stride = plan->groups * plan->row;
+    int64_t end = all - index * TASK_CHUNKS;
+    bool stream = past_caches(plan);
+    for (int64_t i = end - 1; i >= attn_max(0, end - TASK_CHUNKS); i--) {
+        chunk_place at = chunk_at(plan, i);
+        int64_t row = at.image * plan->groups + at.group;
+        int64_t first = row * plan->row + at.begin;
+        int64_t slot = at.group * plan->chunks + at.chunk;
+        if (!g->dy)
+            attn_kernel->bn_statistics(j->sums + slot * 3 * LANES, j->x + first, at.images, stride,
+                                       at.count);
+        else
+            attn_kernel->bn_gradient_sums(
+                j->sums + slot * 2 * LANES, j->dresidual ? j->dresidual + first : NULL,
+                g->dy + first, g->x ? g->x + first : NULL,
+                g->mask ? g->mask + row * plan->mask_words + at.begin / LANES : NULL,
+                j->forward + at.group * ATTN_NORM_STEP, g->relu, at.images, stride,
+                plan->groups * plan->mask_words, at.count, stream);
+    }
+}
+
+/* Runs `finish` for each group over `quantities` sums a lane and chunk. */
+static attn_status run_sums(job *j, int quantities, attn_task finish)
+{
+    const attn_norm_plan *plan = j->plan;
+    int64_t chunks = plan->groups * plan->chunks;
+    size_t bytes = (size_t)(chunks * quantities * LANES) * sizeof(float);
+    ATTN_TRY(attn_alloc((void **)&j->sums, bytes));
+    attn_parallel(sum_task, j, attn_ceil_div(chunks, TASK_CHUNKS));
+    attn_parallel(finish, j, plan->groups);
+    attn_free(j->sums);
+    return ATTN_OK;
+}
+
+/* Forward ------------------------------------------------------------------------------------ */
+
+/* Which chunk of the walk is chunk `chunk` of a group. */
+static chunk_place chunk_of_group(const attn_norm_plan *plan, int64_t group, int64_t chunk)
+{
+    int64_t part = chunk / plan->pieces, piece = chunk % plan->pieces;
+    return chunk_at(plan, (part * plan->groups + group) * plan->pieces + piece);
+}
+
+/* mean (channels) and square (channels), the sum of squares about it, of one group: first the mean
+ * of all chunks, then each chunk's own squares and its mean's distance from it. */
+static void combine(double *mean, double *square, const job *j, int64_t group)
+{
+    const attn_norm_plan *plan = j->plan;
+    const float *sums = j->sums + group * plan->chunks * 3 * LANES;
+    double total[LANES] = {0}, squares[LANES] = {0};
+    double per_channel = (double)plan->N * (double)(plan->row / plan->channels);
+    for (int64_t i = 0; i < plan->chunks; i++, sums += 3 * LANES) {
+        chunk_place at = chunk_of_group(plan, group, i);
+        for (int lane = 0; lane < LANES; lane++)
+            total[lane] += (double)sums[lane] * (double)lane_count(&at, lane) + sums[LANES + lane];
+    }
+    for (int lane = plan->channels; lane < LANES; lane++)
+        total[0] += total[lane];
+    for (int lane = 0; lane < plan->channels; lane++)
+        mean[lane] = total[lane] / per_channel;
+    sums = j->sums + group * plan->chunks * 3 * LANES;
+    for (int64_t i = 0; i < plan->chunks; i++, sums += 3 * LANES) {
+        chunk_place at = chunk_of_group(plan, group, i);
+        for (int lane = 0; lane < LANES; lane++) {
+            double away = (double)sums[lane] - mean[lane % plan->channels];
+            double n = (double)lane_count(&at, lane), sum = sums[LANES + lane];
+            /* sum of (shift + d - mean)^2, where d is what the chunk's sums are of */
+            squares[lane] += n > 0 ? sums[2 * LANES + lane] + away * (2 * sum + n * away) : 0;
+        }
+    }
+    for (int lane = plan->channels; lane < LANES; lane++)
+        squares[0] += squares[lane];
+    for (int lane = 0; lane < plan->channels; lane++)
+        square[lane] = squares[lane] > 0 || squares[lane] != squares[lane] ? squares[lane] : 0;
+}
+
+/* One group: its statistics, its running values, and its constants. */
+static void statistics_task(void *context, int64_t group, int worker)
+{
+    (void)worker;
+    const job *j = context;
+    const attn_norm_plan *plan = j->plan;
+    double batch_mean[LANES], square[LANES], momentum = j->options.momentum;
+    double n = (double)plan->N * (double)(plan->row / plan->channels);
+    if (j->options.training)
+        combine(batch_mean, square, j, group);
+    for (int lane = 0; lane < plan->channels; lane++) {
+        int64_t c = group * plan->channels + lane;
+        double mean, var;
+        if (j->options.training) {
+            mean = batch_mean[lane];
+            var = square[lane] / n;
+            if (j->running_mean)
+                j->running_mean[c] = (float)((1 - momentum) * j->running_mean[c] + momentum * mean);
+            if (j->running_var)
+                j->running_var[c] = (float)((1 - momentum) * j->running_var[c] +
+                                            momentum * square[lane] / (n - 1));
+        } else {
+            mean = j->running_mean[c];
+            var = j->running_var[c];
+        }
+        double inverse = 1 / sqrt(var + (double)j->options.eps);
+        double scale = inverse * (j->weight ? j->weight[c] : 1.0f);
+        float center = (float)mean;
+        double low = isfinite(mean) ? mean - center : 0;
+        double offset = (j->bias ? j->bias[c] : 0.0f) - low * scale;
+        const double values[] = {center, scale, offset, low, inverse};
+        for (int which = 0; which < ATTN_NORM_CONSTANTS; which++)
+            set_constant(plan, j->constants, which, c, values[which]);
+    }
+}
+
+static attn_status empty_constants(attn_tensor **constants, const attn_norm_plan *plan)
+{
+    return attn_tensor_empty(constants, 3,
+                             (int64_t[]){plan->groups, ATTN_NORM_CONSTANTS, LANES}, ATTN_PLAIN);
+}
+
+static float *data_or_null(const attn_tensor *x) { return x ? attn_data(x) : NULL; }
+
+attn_status attn_norm_constants(attn_tensor **constants, const attn_norm_plan *plan, const float *x,
+                                const attn_norm_parameters *parameters,
+                                const attn_batch_norm_options *options)
+{
+    attn_tensor *out;
+    attn_status status = ATTN_OK;
+    ATTN_TRY(empty_constants(&out, plan));
+    job j = {.plan = plan, .options = *options, .x = x, .constants = attn_data(out),
+             .weight = data_or_null(parameters->weight), .bias = data_or_null(parameters->bias),
+             .running_mean = data_or_null(parameters->running_mean),
+             .running_var = data_or_null(parameters->running_var)};
+    if (!options->training) {
+        attn_parallel(statistics_task, &j, plan->groups);
+    } else {
+        ATTN_GOTO(run_sums(&j, 3, statistics_task));
+        if (parameters->running_mean)
+            attn_tensor_touch(parameters->running_mean);
+        if (parameters->running_var)
+            attn_tensor_touch(parameters->running_var);
+    }
+    *constants = attn_tensor_retain(out);
+done:
+    attn_tensor_release(out);
+    return status;
+}
+
+attn_status attn_norm_mask(attn_tensor **mask, const attn_norm_plan *plan)
+{
+    int64_t words = plan->N * plan->groups * plan->mask_words; /* two a float */
+    return attn_tensor_empty(mask, 1, (int64_t[]){attn_ceil_div(words, 2)}, ATTN_PLAIN);
+}
+
+/* Rows (or parts of long ones) of a pass without sums. */
+static void span_task(void *context, int64_t index, int worker)
+{
+    (void)worker;
+    const job *j = context;
+    const attn_norm_plan *plan = j->plan;
+    const attn_norm_gradient *g = &j->gradient;
+    int64_t all = plan->N * plan->groups * plan->spans, begin = index * plan->task_spans;
+    bool stream = past_caches(plan);
+    for (int64_t i = begin; i < attn_min(all, begin + plan->task_spans); i++) {
+        int64_t row = i / plan->spans, part = i % plan->spans * plan->span;
+        int64_t at = row * plan->row + part, count = attn_min(plan->span, plan->row - part);
+        int64_t words = row * plan->mask_words + part / LANES;
+        const float *constants = j->forward + row % plan->groups * ATTN_NORM_STEP;
+        if (g->dy)
+            attn_kernel->bn_gradient(j->dx + at, g->dy + at, g->x ? g->x + at : NULL,
+                                     g->mask ? g->mask + words : NULL, constants, g->relu,
+                                     g->training, count, stream);
+        else
+            attn_kernel->bn_apply(j->y + at, j->mask ? j->mask + words : NULL, j->x + at,
+                                  j->residual ? j->residual + at : NULL, constants,
+                                  j->options.relu, count, stream);
+    }
+}
+
+static void run_spans(job *j)
+{
+    int64_t all = j->plan->N * j->plan->groups * j->plan->spans;
+    attn_parallel(span_task, j, attn_ceil_div(all, j->plan->task_spans));
+}
+
+void attn_norm_apply(const attn_norm_plan *plan, float *y, uint16_t *mask, const float *x,
+                     const float *residual, const float *constants, bool relu)
+{
+    job j = {.plan = plan, .y = y, .mask = mask, .x = x, .residual = residual,
+             .forward = constants, .options.relu = relu};
+    run_spans(&j);
+}
+
+/* Backward ----------------------------------------------------------------------------------- */
+
+/* The gradients of weight and bias, and the constants of dx. */
+static void gradient_task(void *context, int64_t group, int worker)
+{
+    (void)worker;
+    const job *j = context;
+    const attn_norm_plan *plan = j->plan;
+    const float *sums = j->sums + group * plan->chunks * 2 * LANES;
+    double sum[LANES] = {0}, product[LANES] = {0};
+    for (int64_t i = 0; i < plan->chunks; i++, sums += 2 * LANES) {
+        for (int lane = 0; lane < LANES; lane++) {
+            sum[lane] += sums[lane];
+            product[lane] += sums[LANES + lane];
+        }
+    }
+    for (int lane = plan->channels; lane < LANES; lane++) {
+        sum[0] += sum[lane];
+        product[0] += product[lane];
+    }
+    double n = (double)plan->N * (double)(plan->row / plan->channels);
+    for (int lane = 0; lane < plan->channels; lane++) {
+        int64_t c = group * plan->channels + lane;
+        double low = get_constant(plan, j->forward, ATTN_NORM_LOW, c);
+        double inverse = get_constant(plan, j->forward, ATTN_NORM_INVERSE, c);
+        double scale = get_constant(plan, j->forward, ATTN_NORM_SCALE, c);
+        product[lane] -= low * sum[lane]; /* now of dy * (x - mean) */
+        if (j->dweight)
+            j->dweight[c] = (float)(product[lane] * inverse);
+        if (j->dbias)
+            j->dbias[c] = (float)sum[lane];
+        for (int which = ATTN_NORM_CENTER; which <= ATTN_NORM_OFFSET; which++)
+            set_constant(plan, j->constants, which, c, get_constant(plan, j->forward, which, c));
+        double slope = -scale * inverse * inverse * product[lane] / n;
+        set_constant(plan, j->constants, ATTN_NORM_SLOPE, c, slope);
+        set_constant(plan, j->constants, ATTN_NORM_REST, c, -scale * sum[lane] / n - slope * low);
+    }
+}
+
+attn_status attn_norm_sums(attn_tensor **constants, const attn_norm_plan *plan,
+                           const attn_norm_gradient *gradient, const float *forward,
+                           float *dresidual, float *dweight, float *dbias)
+{
+    ATTN_TRY(empty_constants(constants, plan));
+    job j = {.plan = plan, .gradient = *gradient, .forward = forward, .dresidual = dresidual,
+             .dweight = dweight, .dbias = dbias, .constants = attn_data(*constants)};
+    attn_status status = run_sums(&j, 2, gradient_task);
+    if (status != ATTN_OK)
+        attn_tensor_release(*constants);
+    return status;
+}
+
+/* dx = scale * (dy - mean(dy) - (x - mean) / var * mean(dy (x - mean))), or scale * dy in eval. */
+void attn_norm_backward(const attn_norm_plan *plan, float *dx, const attn_norm_gradient *gradient,
+                        const float *constants)
+{
+    job j = {.plan = plan, .gradient = *gradient, .dx = dx, .forward = constants};
+    run_spans(&j);
+}
+
+/* Checks ------------------------------------------------------------------------------------- */
+
+static attn_status check_vector(const char *operation, const attn_tensor *v, const char *name,
+                                int64_t C)
+{
+    char got[160];
+    if (v && (v->ndim != 1 || v->shape[0] != C))
+        return attn_fail(ATTN_BAD_VALUE, "%s: %s has shape %s, expected (%lld,), one value a "
+                         "channel of x", operation, name,
+                         attn_shape_text(got, v->ndim, v->shape), (long long)C);
+    return ATTN_OK;
+}
+
+attn_status attn_norm_check(const char *operation, int ndim, const int64_t *shape,
+                            const attn_norm_parameters *parameters, const attn_tensor *residual,
+                            const attn_batch_norm_options *options)
+{
+    char got[160], wanted[160];
+    if (ndim < 2)
+        return attn_fail(ATTN_BAD_VALUE, "%s: x has shape %s, expected (N, C, ...)", operation,
+                         attn_shape_text(got, ndim, shape));
+    int64_t C = shape[1], size = 1;
+    for (int i = 0; i < ndim; i++)
+        size *= shape[i];
+    const attn_tensor *mean = parameters->running_mean, *var = parameters->running_var;
+    ATTN_TRY(check_vector(operation, parameters->weight, "weight", C));
+    ATTN_TRY(check_vector(operation, parameters->bias, "bias", C));
+    ATTN_TRY(check_vector(operation, mean, "running_mean", C));
+    ATTN_TRY(check_vector(operation, var, "running_var", C));
+    if (residual && (residual->ndim != ndim ||
+                     memcmp(residual->shape, shape, (size_t)ndim * sizeof *shape) != 0))
+        return attn_fail(ATTN_BAD_VALUE, "%s: residual has shape %s, expected that of x, %s",
+                         operation, attn_shape_text(got, residual->ndim, residual->shape),
+                         attn_shape_text(wanted, ndim, shape));
+    if (!options->training && (!mean || !var))
+        return attn_fail(ATTN_BAD_VALUE, "%s: %s is None, expected a tensor of shape (%lld,): with "
+                         "training=False the running statistics normalise", operation,
+                         mean ? "running_var" : "running_mean", (long long)C);
+    if (!(options->eps >= 0) || !isfinite(options->momentum))
+        return attn_fail(ATTN_BAD_VALUE, "%s: eps is %g and momentum %g, expected eps >= 0 and a "
+                         "finite momentum", operation, (double)options->eps,
+                         (double)options->momentum);
+    if (options->training && C > 0 && size / C <= 1)
+        return attn_fail(ATTN_BAD_VALUE, "%s: expected more than 1 value per channel when "
+                         "training, got x of shape %s", operation,
+                         attn_shape_text(got, ndim, shape));
+    return ATTN_OK;
+}
