@@ -79,7 +79,7 @@ class BasicBlock(_Residual):
         self.relu2 = ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        out = conv_bn(x, self.conv1, self.bn1, None, self.relu1)
+        out = conv_bn(x, self.conv1, self.bn1, None, self.relu1, into=self.conv2)
         return self._leave(out, x, self.conv2, self.bn2, self.relu2)
 
 
@@ -110,8 +110,8 @@ class Bottleneck(_Residual):
         self.relu3 = ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        out = conv_bn(x, self.conv1, self.bn1, None, self.relu1)
-        out = conv_bn(out, self.conv2, self.bn2, None, self.relu2)
+        out = conv_bn(x, self.conv1, self.bn1, None, self.relu1, into=self.conv2)
+        out = conv_bn(out, self.conv2, self.bn2, None, self.relu2, into=self.conv3)
         return self._leave(out, x, self.conv3, self.bn3, self.relu3)
 
 

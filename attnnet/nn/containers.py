@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..tensor import Tensor
 from .fused import conv_bn
 from .layers import BatchNorm2d, Conv2d, ReLU
 from .module import Module
@@ -78,15 +77,16 @@ class ModuleList(_Listed):
 
 
 class _ConvStep:
-    """A convolution of a Sequential with the batch norm and ReLU that follow it."""
+    """A convolution of a Sequential with the batch norm and ReLU that follow it, and the next
+    convolution where it comes right behind them."""
 
-    __slots__ = ("bn", "conv", "relu")
+    __slots__ = ("bn", "conv", "into", "relu")
 
     def __init__(self, conv: Module, bn: Module | None, relu: Module | None) -> None:
-        self.conv, self.bn, self.relu = conv, bn, relu
+        self.conv, self.bn, self.relu, self.into = conv, bn, relu, None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return conv_bn(x, self.conv, self.bn, None, self.relu)
+    def __call__(self, x: Any) -> Any:
+        return conv_bn(x, self.conv, self.bn, None, self.relu, self.into)
 
 
 class Sequential(_Listed):
@@ -153,5 +153,7 @@ def _plan(modules: list[Module]) -> list[Any]:
                 relu = modules[position]
                 position += 1
             module = _ConvStep(module, bn, relu)
+            if steps and type(steps[-1]) is _ConvStep:
+                steps[-1].into = module.conv
         steps.append(module)
     return steps

@@ -3,7 +3,8 @@
 ``conv_bn`` is what the networks call for each convolution, its batch norm, and the addition and
 ReLU that may follow. It takes one of three ways, with the same numbers to rounding:
 
-* training, or evaluation with gradients: convolution, then one pass that normalises, adds, clips;
+* training, or evaluation with gradients: one operation of the core. Where one convolution alone
+  reads the result (``into``), it is not even computed: that convolution makes it as it reads;
 * evaluation without gradients: batch norm folded into the convolution's weights, one operation.
   The folded weights, and the forms that the core packs them into, are kept until one of the
   tensors that they come from is written to;
@@ -24,43 +25,104 @@ from .layers import BatchNorm2d, Conv2d, ReLU
 from .module import Module
 
 
+class Deferred:
+    """relu(bn(conv(x))) that the next convolution computes as it reads: the convolution's output,
+    which carries the gradient of the result, and the constants that make the result of it."""
+
+    __slots__ = ("constants", "convolved")
+
+    def __init__(self, convolved: Tensor, constants: Tensor) -> None:
+        self.convolved, self.constants = convolved, constants
+
+    def computed(self) -> Tensor:
+        """The result itself, (N, C, H, W)."""
+        return _core.compute_deferred(self.convolved, self.constants)
+
+
 def conv_bn(
-    x: Tensor,
+    x: Tensor | Deferred,
     conv: Module,
     bn: Module | None,
     residual: Tensor | None = None,
     relu: Module | bool | None = None,
-) -> Tensor:
+    into: Module | None = None,
+) -> Tensor | Deferred:
     """relu(bn(conv(x)) + residual), each part but the convolution optional.
 
     Args:
-        x: (N, C, H, W).
+        x: (N, C, H, W), or what another call deferred.
         conv: a Conv2d. bn: the BatchNorm2d behind it, or None.
         residual: added after the batch norm, of the output's shape, or None.
         relu: a ReLU module, True, or None (False) for none.
+        into: the convolution that alone reads the result, by another call; None if anything else
+            may read it.
     """
     if (
-        conv._hooked
-        or type(conv) is not Conv2d
-        or (bn is not None and (bn._hooked or type(bn) is not BatchNorm2d))
-        or (isinstance(relu, Module) and (relu._hooked or type(relu) is not ReLU))
+        not _is_plain(conv, Conv2d)
+        or (bn is not None and not _is_plain(bn, BatchNorm2d))
+        or (isinstance(relu, Module) and not _is_plain(relu, ReLU))
+        or F.is_relu_guided()
     ):
-        return _one_by_one(x, conv, bn, residual, relu)
-    if not isinstance(x, Tensor):
-        x = Tensor(x)
+        return _one_by_one(_computed(x), conv, bn, residual, relu)
     rectify = relu is not None and relu is not False
     if conv.training if bn is None else bn.training:
         conv.__dict__["_folded"] = None  # stale after this step: give its memory back
     elif not _core.grad_enabled() and (bn is None or bn.running_mean is not None):
         weight, bias = _folded(conv, bn)
         return _core.conv2d_fused(
-            x, weight, bias, residual, rectify, conv.stride, conv.padding, conv.groups
+            _computed(x), weight, bias, residual, rectify, conv.stride, conv.padding, conv.groups
         )
-    y = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.groups)
     if bn is not None:
-        return bn.normalise(y, residual, rectify)
+        defer = into is not None and _is_plain(into, Conv2d)
+        return _train(x, conv, bn, residual, rectify, defer)
+    y = F.conv2d(_computed(x), conv.weight, conv.bias, conv.stride, conv.padding, conv.groups)
     y = y if residual is None else y + residual
     return F.relu(y) if rectify else y
+
+
+def _computed(x: Any) -> Tensor:
+    if isinstance(x, Deferred):
+        return x.computed()
+    return x if isinstance(x, Tensor) else Tensor(x)
+
+
+def _is_plain(module: Module, kind: type[Module]) -> bool:
+    """Whether nothing is lost where the core does what this module does."""
+    return type(module) is kind and not module._hooked
+
+
+def _train(
+    x: Tensor | Deferred,
+    conv: Conv2d,
+    bn: BatchNorm2d,
+    residual: Tensor | None,
+    rectify: bool,
+    defer: bool,
+) -> Tensor | Deferred:
+    x_constants = None
+    if isinstance(x, Deferred):
+        x, x_constants = x.convolved, x.constants
+    elif not isinstance(x, Tensor):
+        x = Tensor(x)
+    y, constants = _core.conv2d_batch_norm(
+        x,
+        conv.weight,
+        conv.bias,
+        x_constants,
+        conv.stride,
+        conv.padding,
+        conv.groups,
+        bn.weight,
+        bn.bias,
+        bn.running_mean,
+        bn.running_var,
+        residual,
+        *bn.begin(),
+        rectify,
+        bn.eps,
+        defer,
+    )
+    return y if constants is None else Deferred(y, constants)
 
 
 def _one_by_one(

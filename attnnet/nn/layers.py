@@ -162,25 +162,30 @@ class BatchNorm2d(Module):
         Args:
             x: (N, C, H, W). residual: the same shape, or None. relu: default no.
         """
-        tracked = self.running_mean is not None
-        batch_statistics = self.training or not tracked
-        momentum = self.momentum
-        if self.training and tracked:
-            self.num_batches_tracked[...] += 1
-            if momentum is None:
-                momentum = 1.0 / int(self.num_batches_tracked)
+        training, momentum = self.begin()
         return F.batch_norm(
             x,
             self.running_mean,
             self.running_var,
             self.weight,
             self.bias,
-            batch_statistics,
-            momentum or 0.0,
+            training,
+            momentum,
             self.eps,
             residual=residual,
             relu=relu,
         )
+
+    def begin(self) -> tuple[bool, float]:
+        """Count one more batch, in training; whether its own statistics are used, and their share
+        in the running ones."""
+        tracked = self.running_mean is not None
+        momentum = self.momentum
+        if self.training and tracked:
+            self.num_batches_tracked[...] += 1
+            if momentum is None:
+                momentum = 1.0 / int(self.num_batches_tracked)
+        return self.training or not tracked, momentum or 0.0
 
     def extra_repr(self) -> str:
         text = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"

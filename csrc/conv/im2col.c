@@ -110,7 +110,7 @@ static void backward_group(const job *j, int64_t n, int64_t g, float *sums, bool
     const float *dy = o->dy + (n * s->groups + g) * size.output;
     bool direct = is_matrix_product(s);
     if (o->dweight) {
-        const float *columns = o->x + input;
+        const float *columns = o->x.data + input;
         if (!direct) {
             image_columns(buffer, (float *)columns, s, size.channels, false);
             columns = buffer;
@@ -145,9 +145,10 @@ static void backward_part(void *context, int64_t part, int worker)
 }
 
 static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
-                    const float *x, const float *weight, const attn_finish *finish)
+                    const attn_conv_input *x, const float *weight, const attn_finish *finish)
 {
-    job j = {.plan = plan, .space = space, .y = y, .x = x, .weight = weight, .finish = finish};
+    job j = {.plan = plan, .space = space, .y = y, .x = x->data, .weight = weight,
+             .finish = finish};
     attn_conv_parallel(space, forward_image, &j, plan->shape.N);
 }
 
@@ -191,5 +192,5 @@ static void make_plan(attn_conv_plan *plan)
 }
 
 const attn_conv_engine attn_conv_im2col = {
-    "im2col", ATTN_PLAIN, ATTN_PLAIN, fits, suits, make_plan, NULL, forward, backward,
+    "im2col", ATTN_PLAIN, ATTN_PLAIN, false, fits, suits, make_plan, NULL, forward, backward,
 };

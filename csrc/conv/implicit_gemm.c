@@ -239,12 +239,12 @@ void attn_conv_pack_panels(const attn_conv_plan *plan, float *panels, const floa
 }
 
 static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
-                    const float *x, const float *weight, const attn_finish *finish)
+                    const attn_conv_input *x, const float *weight, const attn_finish *finish)
 {
     product p = forward_product(plan);
     p.space = space;
     p.tasks = piece_tasks(&p.grid);
-    p.from = x;
+    p.from = x->data;
     p.to = y;
     p.finish = finish;
     bool packed = plan->form == ATTN_FORM_PANELS;
@@ -294,7 +294,8 @@ static void input_gradient(const attn_conv_plan *plan, const attn_conv_workspace
     const attn_finish nothing = {.stream = attn_conv_stream(s->N * s->C * s->H * s->W)};
     const attn_grid first = attn_grid_backward(s, 0, 0); /* has the most pieces */
     product all = {
-        .plan = plan, .space = space, .tasks = piece_tasks(&first), .from = operands->dy, .to = operands->dx,
+        .plan = plan, .space = space, .tasks = piece_tasks(&first),
+        .from = operands->dy, .to = operands->dx,
         .panels = space->shared, .weight = operands->weight,
         .from_stride = s->C * s->R * s->S, .to_stride = s->R * s->S, .finish = &nothing,
     };
@@ -404,7 +405,7 @@ static void weight_gradient(const attn_conv_plan *plan, const attn_conv_workspac
 {
     const attn_conv_shape *s = &plan->shape;
     product p = {
-        .grid = weight_grid(s), .plan = plan, .space = space, .from = operands->x,
+        .grid = weight_grid(s), .plan = plan, .space = space, .from = operands->x.data,
         .to = (float *)operands->dy /* only read here */, .panels = space->shared,
         .dweight = operands->dweight,
         .from_stride = s->R * s->S, .to_stride = s->C * s->R * s->S,
@@ -461,6 +462,6 @@ static void make_plan(attn_conv_plan *plan)
 }
 
 const attn_conv_engine attn_conv_implicit_gemm = {
-    "implicit_gemm", ATTN_BLOCKED16, ATTN_BLOCKED16, fits, suits, make_plan,
+    "implicit_gemm", ATTN_BLOCKED16, ATTN_BLOCKED16, false, fits, suits, make_plan,
     attn_conv_pack_panels, forward, backward,
 };

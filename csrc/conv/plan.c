@@ -84,7 +84,7 @@ static attn_status workspace_open(attn_conv_workspace *space, const attn_conv_pa
     return ATTN_OK;
 }
 
-attn_status attn_conv_forward(const attn_conv_plan *plan, float *y, const float *x,
+attn_status attn_conv_forward(const attn_conv_plan *plan, float *y, const attn_conv_input *x,
                               const float *weight, const attn_finish *finish)
 {
     const attn_conv_shape *shape = &plan->shape;

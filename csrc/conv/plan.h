@@ -17,7 +17,7 @@
 
 #include "../base/threads.h"
 #include "../kernels/types.h"
-#include "../ops/ops.h"
+#include "../ops/normalise.h"
 
 typedef struct {
     int64_t N, C, H, W; /* input */
@@ -73,15 +73,30 @@ typedef struct {
     int64_t splits; /* further tasks that each part is cut into */
 } attn_conv_plan;
 
-/* Operands of a backward pass. dx or dweight may be NULL: not wanted. All are overwritten. */
+/* The input of a convolution, which may not be there as such: with constants (ops/normalise.h) it
+ * is relu of the normalised `data`. */
+typedef struct {
+    const float *data;
+    const float *constants; /* NULL: the data itself */
+} attn_conv_input;
+
+/* Operands of a backward pass. dx or dweight may be NULL: not wanted. All are overwritten, but dx
+ * only unless `add`, which an engine that normalises understands as well. */
 typedef struct {
     float *dx, *dweight;
-    const float *dy, *x, *weight;
+    bool add; /* to dx */
+    attn_conv_input x;
+    const float *dy, *weight;
+    /* NULL, or dy is the gradient behind a batch norm of y: the convolution's own is what
+     * attn_norm_backward makes of it, with these constants. */
+    const attn_norm_gradient *norm;
+    const float *constants;
 } attn_conv_gradients;
 
 struct attn_conv_engine {
     const char *name;
     attn_layout layout_x, layout_y;
+    bool normalises; /* takes inputs and gradients that are to be made on the way */
     bool (*fits)(const attn_conv_shape *shape);  /* can it be done */
     /* Should it, where the engine is free to choose? */
     bool (*suits)(const attn_conv_shape *shape, bool keep);
@@ -89,7 +104,7 @@ struct attn_conv_engine {
     /* Plain weights into the plan's form; NULL where an engine reads no other. */
     void (*pack)(const attn_conv_plan *plan, float *packed, const float *weight);
     void (*forward)(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
-                    const float *x, const float *weight, const attn_finish *finish);
+                    const attn_conv_input *x, const float *weight, const attn_finish *finish);
     void (*backward)(const attn_conv_plan *plan, const attn_conv_workspace *space,
                      const attn_conv_gradients *operands);
 };
@@ -110,7 +125,7 @@ attn_status attn_conv_force(const char *name);
 const char *attn_conv_engine_name(int index);
 
 /* weight: in the plan's form. */
-attn_status attn_conv_forward(const attn_conv_plan *plan, float *y, const float *x,
+attn_status attn_conv_forward(const attn_conv_plan *plan, float *y, const attn_conv_input *x,
                               const float *weight, const attn_finish *finish);
 attn_status attn_conv_backward(const attn_conv_plan *plan, const attn_conv_gradients *operands);
 

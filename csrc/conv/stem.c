@@ -153,14 +153,15 @@ static void pack(const attn_conv_plan *plan, float *panels, const float *weight)
 }
 
 static void forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
-                    const float *x, const float *weight, const attn_finish *finish)
+                    const attn_conv_input *x, const float *weight, const attn_finish *finish)
 {
     const attn_conv_shape *s = &plan->shape;
     if (plan->form == ATTN_FORM_PLAIN) {
         pack(plan, space->shared, weight);
         weight = space->shared;
     }
-    job j = {.plan = plan, .space = space, .y = y, .x = x, .panels = weight, .finish = finish};
+    job j = {.plan = plan, .space = space, .y = y, .x = x->data, .panels = weight,
+             .finish = finish};
     attn_conv_parallel(space, forward_band, &j, s->N * bands_an_image(s));
 }
 
@@ -175,7 +176,7 @@ static void weight_task(void *context, int64_t part, int worker)
     float *sums = j->space->shared + part * depth * s->K;
     for (int64_t i = begin; i < end; i++) {
         band b = band_at(s, i);
-        attn_patches patches = copied_patches(j, j->operands->x, b, worker);
+        attn_patches patches = copied_patches(j, j->operands->x.data, b, worker);
         const float *dy = j->operands->dy + output_at(s, b);
         for (int64_t k = 0; k < s->K; k += ATTN_PANEL)
             attn_kernel->stem_outer(sums + k * depth, &patches, dy + k / ATTN_LANES * plane, plane,
@@ -288,5 +289,5 @@ static void make_plan(attn_conv_plan *plan)
 }
 
 const attn_conv_engine attn_conv_stem = {
-    "stem", ATTN_PLAIN, ATTN_BLOCKED16, fits, suits, make_plan, pack, forward, backward,
+    "stem", ATTN_PLAIN, ATTN_BLOCKED16, false, fits, suits, make_plan, pack, forward, backward,
 };

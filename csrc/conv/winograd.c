@@ -1,57 +1,5 @@
-/* Weights of the Winograd engines, and their forward pass. */
+/* The forward pass of the Winograd engines. */
 #include "winograd.h"
-
-/* Weights ------------------------------------------------------------------------------------ */
-
-winograd_weights attn_winograd_weights(const attn_conv_shape *s, const float *weight,
-                                       bool transposed)
-{
-    winograd_form form = attn_winograd_form(s);
-    if (transposed)
-        return (winograd_weights){weight, false, s->K, s->C, s->C * TAPS, TAPS, form.weight};
-    return (winograd_weights){weight, false, s->C, s->K, TAPS, s->C * TAPS, form.weight};
-}
-
-void attn_winograd_transform_weights(float *u, const winograd_weights *w, int64_t panel,
-                                     int64_t first, int64_t end)
-{
-    enum { STRIP = 16 };
-    float taps[TAPS * STRIP * ATTN_PANEL] __attribute__((aligned(ATTN_ALIGNMENT)));
-    int64_t width = attn_panel_width(w->columns, panel);
-    if (w->panels) {
-        const float *from = w->weight + panel * ATTN_PANEL * TAPS * w->depth + first * width;
-        w->transform(u + first * width, spot_step(w->depth, ATTN_PANEL), from, w->depth * width,
-                     (end - first) * width);
-        return;
-    }
-    for (int64_t d = first; d < end; d += STRIP) {
-        const float *from = w->weight + d * w->depth_stride + panel * ATTN_PANEL * w->column_stride;
-        attn_kernel->pack_panel(taps, from, TAPS, w->depth_stride, w->column_stride, STRIP, width);
-        w->transform(u + d * width, spot_step(w->depth, ATTN_PANEL), taps, STRIP * width,
-                     STRIP * width);
-    }
-}
-
-typedef struct {
-    float *u;
-    const winograd_weights *weights;
-} weights_job;
-
-static void weights_task(void *context, int64_t index, int worker)
-{
-    (void)worker;
-    const weights_job *j = context;
-    int64_t strips = j->weights->depth / ATTN_LANES;
-    int64_t panel = index / strips, first = index % strips * ATTN_LANES;
-    attn_winograd_transform_weights(j->u + panel * panel_size(j->weights->depth),
-                                    j->weights, panel, first, first + ATTN_LANES);
-}
-
-void attn_winograd_transform_all_weights(float *u, const winograd_weights *w)
-{
-    weights_job job = {u, w};
-    attn_parallel(weights_task, &job, panel_count(w->columns) * (w->depth / ATTN_LANES));
-}
 
 void attn_winograd_multiply(const winograd_form *form, const spots *out, const spots *in,
                             int64_t first, const float *u, int64_t depth, int64_t width)
@@ -64,27 +12,17 @@ void attn_winograd_multiply(const winograd_form *form, const spots *out, const s
     }
 }
 
-/* Forward ------------------------------------------------------------------------------------ */
-
 typedef struct {
     const attn_conv_plan *plan;
     const attn_conv_workspace *space;
-    winograd_form form;
-    winograd_tiles tiles;
+    winograd_geometry g;
     int64_t blocks; /* of tiles */
     float *y;
-    const float *x, *u; /* u: all panels, transformed beforehand, or NULL */
+    const attn_conv_input *x;
+    const float *u; /* all panels, transformed beforehand, or NULL */
     winograd_weights weights;
     const attn_finish *finish;
 } forward_job;
-
-static void transform_input(const forward_job *j, const spots *v, int64_t channel, int64_t first,
-                            int64_t count, int64_t at)
-{
-    const attn_conv_shape *s = &j->plan->shape;
-    j->form.input(v->data, v->spot, spots_offset(v, channel, at), j->x + channel * s->H * s->W,
-                  &j->tiles.input, first, count);
-}
 
 /* One panel of output channels of the tiles in m, the first of which is tile `first`. */
 static void store_output(const forward_job *j, const spots *m, int64_t panel, int64_t first)
@@ -93,7 +31,7 @@ static void store_output(const forward_job *j, const spots *m, int64_t panel, in
     for (int64_t k = 0; k < attn_panel_width(s->K, panel); k += ATTN_LANES) {
         int64_t channel = panel * ATTN_PANEL + k, plane = channel * s->P * s->Q;
         attn_finish finish = attn_finish_at(j->finish, channel, plane);
-        j->form.output(j->y + plane, m->data, m->spot, spots_offset(m, k, 0), &j->tiles.output,
+        j->g.form.output(j->y + plane, m->data, m->spot, spots_offset(m, k, 0), &j->g.tiles.output,
                        first, m->tiles, &finish);
     }
 }
@@ -115,15 +53,15 @@ static void block_task(void *context, int64_t index, int worker)
     const forward_job *j = context;
     const attn_conv_shape *s = &j->plan->shape;
     int64_t block = j->plan->forward.block, first = index * block;
-    int64_t count = attn_min(block, j->tiles.count - first);
-    float *scratch = attn_conv_scratch(j->space, worker);
-    spots v = spots_at(scratch, s->C, count);
-    spots m = spots_at(scratch + spots_size(&j->form, s->C, block), ATTN_PANEL, count);
+    int64_t count = attn_min(block, j->g.tiles.count - first);
+    float *plane = attn_conv_scratch(j->space, worker);
+    spots v = spots_at(plane + attn_winograd_plane_size(s), s->C, count);
+    spots m = spots_at(v.data + spots_size(&j->g.form, s->C, block), ATTN_PANEL, count);
     for (int64_t c = 0; c < s->C; c += ATTN_LANES)
-        transform_input(j, &v, c, first, count, 0);
+        attn_winograd_transform_input(&j->g, &v, c, j->x, first, count, 0, plane);
     for (int64_t panel = 0; panel < panel_count(s->K); panel++) {
         const float *u = j->u + panel * panel_size(s->C);
-        attn_winograd_multiply(&j->form, &m, &v, 0, u, s->C, attn_panel_width(s->K, panel));
+        attn_winograd_multiply(&j->g.form, &m, &v, 0, u, s->C, attn_panel_width(s->K, panel));
         store_output(j, &m, panel, first);
     }
 }
@@ -132,14 +70,15 @@ static void block_task(void *context, int64_t index, int worker)
  * there are only a few images). */
 static void input_task(void *context, int64_t index, int worker)
 {
-    (void)worker;
     const forward_job *j = context;
     const attn_conv_shape *s = &j->plan->shape;
-    int64_t tiles = j->tiles.an_image, parts = input_parts(s), n = index / parts;
+    float *plane = attn_conv_scratch(j->space, worker);
+    int64_t tiles = j->g.tiles.an_image, parts = input_parts(s), n = index / parts;
     int64_t blocks = s->C / ATTN_LANES, part = index % parts;
-    spots v = spots_at(j->space->shared, s->C, j->tiles.count);
+    spots v = spots_at(j->space->shared, s->C, j->g.tiles.count);
     for (int64_t i = blocks * part / parts; i < blocks * (part + 1) / parts; i++)
-        transform_input(j, &v, i * ATTN_LANES, n * tiles, tiles, n * tiles);
+        attn_winograd_transform_input(&j->g, &v, i * ATTN_LANES, j->x, n * tiles, tiles, n * tiles,
+                                      plane);
 }
 
 /* Second step: one panel of weights, transformed, against one block of tiles. */
@@ -148,9 +87,9 @@ static void multiply_block(const forward_job *j, int64_t panel, int64_t block, c
 {
     const attn_conv_shape *s = &j->plan->shape;
     int64_t size = j->plan->forward.block, first = block * size;
-    spots v = spots_at(j->space->shared, s->C, j->tiles.count);
-    spots m = spots_at(products, ATTN_PANEL, attn_min(size, j->tiles.count - first));
-    attn_winograd_multiply(&j->form, &m, &v, first, u, s->C, attn_panel_width(s->K, panel));
+    spots v = spots_at(j->space->shared, s->C, j->g.tiles.count);
+    spots m = spots_at(products, ATTN_PANEL, attn_min(size, j->g.tiles.count - first));
+    attn_winograd_multiply(&j->g.form, &m, &v, first, u, s->C, attn_panel_width(s->K, panel));
     store_output(j, &m, panel, first);
 }
 
@@ -173,15 +112,14 @@ static void kept_panel_task(void *context, int64_t index, int worker)
 }
 
 void attn_winograd_forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
-                           const float *x, const float *weight, const attn_finish *finish)
+                           const attn_conv_input *x, const float *weight, const attn_finish *finish)
 {
     const attn_conv_shape *s = &plan->shape;
     forward_job j = {
-        .plan = plan, .space = space, .form = attn_winograd_form(s),
-        .tiles = attn_winograd_tiles_of(s), .y = y, .x = x,
+        .plan = plan, .space = space, .g = attn_winograd_geometry(s), .y = y, .x = x,
         .weights = attn_winograd_weights(s, weight, false), .finish = finish,
     };
-    j.blocks = attn_ceil_div(j.tiles.count, plan->forward.block);
+    j.blocks = attn_ceil_div(j.g.tiles.count, plan->forward.block);
     j.weights.panels = plan->form == ATTN_FORM_PANELS;
     if (transformed(plan->form)) {
         j.u = weight;
@@ -218,8 +156,9 @@ void attn_winograd_forward_memory(attn_conv_plan *plan)
     if (pass->by_channels) {
         pass->shared = spots_size(&form, s->C, attn_winograd_tiles_of(s).count);
         pass->worker += transformed(plan->form) ? 0 : panel_size(s->C);
+        pass->worker = attn_max(pass->worker, attn_winograd_plane_size(s));
     } else {
         pass->shared = transformed(plan->form) ? 0 : weights_size(s->C, s->K);
-        pass->worker += spots_size(&form, s->C, pass->block);
+        pass->worker += attn_winograd_plane_size(s) + spots_size(&form, s->C, pass->block);
     }
 }

@@ -33,7 +33,8 @@ typedef struct {
 
 /* One of the two forms: F(4x4, 3x3) of stride 1, polyphase of stride 2. */
 typedef struct {
-    int64_t spots; /* of a tile: the sum of all rows */
+    int64_t spots;        /* of a tile: the sum of all rows */
+    int64_t step, window; /* of a tile, in pixels of x: to the next, and how many it reads */
     winograd_place (*place)(int64_t matrix);
     __typeof__(attn_kernel->winograd_input) input;
     __typeof__(attn_kernel->winograd_input_adjoint) input_adjoint;
@@ -121,9 +122,27 @@ typedef struct {
 
 winograd_tiles attn_winograd_tiles_of(const attn_conv_shape *s);
 
+/* The tiles first, first + 1, ... of a block of sixteen channels, transformed: they stand in the
+ * buffer from place `at` on. Where x, or the gradient of y, is to be made on the way, `plane` holds
+ * one image's share of it. */
+typedef struct {
+    const attn_conv_shape *shape;
+    winograd_form form;
+    winograd_tiles tiles;
+} winograd_geometry;
+winograd_geometry attn_winograd_geometry(const attn_conv_shape *s);
+int64_t attn_winograd_plane_size(const attn_conv_shape *s);
+
+void attn_winograd_transform_input(const winograd_geometry *g, const spots *v, int64_t channel,
+                                   const attn_conv_input *x, int64_t first, int64_t count,
+                                   int64_t at, float *plane);
+void attn_winograd_transform_gradient(const winograd_geometry *g, const spots *dm, int64_t channel,
+                                      const attn_conv_gradients *operands, int64_t first,
+                                      int64_t count, int64_t at, float *plane);
+
 void attn_winograd_pack(const attn_conv_plan *plan, float *packed, const float *weight);
 void attn_winograd_forward(const attn_conv_plan *plan, const attn_conv_workspace *space, float *y,
-                           const float *x, const float *weight, const attn_finish *finish);
+                           const attn_conv_input *x, const float *weight, const attn_finish *finish);
 void attn_winograd_backward(const attn_conv_plan *plan, const attn_conv_workspace *space,
                             const attn_conv_gradients *operands);
 /* The memory of the passes, which are already cut. */

@@ -13,30 +13,25 @@
 typedef struct {
     const attn_conv_plan *plan;
     const attn_conv_workspace *space;
-    winograd_form form;
-    winograd_tiles tiles;
+    winograd_geometry g;
     const attn_conv_gradients *operands;
     winograd_weights weights; /* transposed: depth K, columns C */
     float *partial;           /* by images: dweight of each part, [panel][tap][C][width] */
 } backward_job;
 
-/* Tiles first, first + 1, ... of x stand in v from place `at` on. */
+/* All channels of tiles first, first + 1, ..., in v or dm from place `at` on. */
 static void transform_input(const backward_job *j, const spots *v, int64_t first, int64_t count,
-                            int64_t at)
+                            int64_t at, float *plane)
 {
-    const attn_conv_shape *s = &j->plan->shape;
-    for (int64_t c = 0; c < s->C; c += ATTN_LANES)
-        j->form.input(v->data, v->spot, spots_offset(v, c, at), j->operands->x + c * s->H * s->W,
-                      &j->tiles.input, first, count);
+    for (int64_t c = 0; c < j->plan->shape.C; c += ATTN_LANES)
+        attn_winograd_transform_input(&j->g, v, c, &j->operands->x, first, count, at, plane);
 }
 
 static void transform_gradient(const backward_job *j, const spots *dm, int64_t first,
-                               int64_t count, int64_t at)
+                               int64_t count, int64_t at, float *plane)
 {
-    const attn_conv_shape *s = &j->plan->shape;
-    for (int64_t k = 0; k < s->K; k += ATTN_LANES)
-        j->form.output_adjoint(dm->data, dm->spot, spots_offset(dm, k, at),
-                               j->operands->dy + k * s->P * s->Q, &j->tiles.output, first, count);
+    for (int64_t k = 0; k < j->plan->shape.K; k += ATTN_LANES)
+        attn_winograd_transform_gradient(&j->g, dm, k, j->operands, first, count, at, plane);
 }
 
 /* dx of one panel of input channels: the tiles in dv, the first of which is tile `first`. */
@@ -46,8 +41,8 @@ static void store_input_gradient(const backward_job *j, const spots *dv, int64_t
     const attn_conv_shape *s = &j->plan->shape;
     for (int64_t c = 0; c < attn_panel_width(s->C, panel); c += ATTN_LANES) {
         int64_t plane = (panel * ATTN_PANEL + c) * s->H * s->W;
-        j->form.input_adjoint(j->operands->dx + plane, dv->data, dv->spot, spots_offset(dv, c, 0),
-                              &j->tiles.input, first, dv->tiles);
+        j->g.form.input_adjoint(j->operands->dx + plane, dv->data, dv->spot, spots_offset(dv, c, 0),
+                              &j->g.tiles.input, first, dv->tiles, j->operands->add);
     }
 }
 
@@ -57,7 +52,7 @@ static void weight_product(const backward_job *j, float *du, int64_t du_step, co
                            int64_t width, bool add)
 {
     for (int64_t matrix = 0; matrix < MATRICES; matrix++, du += du_step) {
-        winograd_place place = j->form.place(matrix);
+        winograd_place place = j->g.form.place(matrix);
         spot_rows x = spots_rows(v, place, channel, 0);
         spot_rows y = spots_rows(dm, place, panel * ATTN_PANEL, 0);
         attn_kernel->gemm_outer(du, x.data, x.block, y.data, y.block, x.rows * v->tiles, depth,
@@ -68,23 +63,23 @@ static void weight_product(const backward_job *j, float *du, int64_t du_step, co
 /* By images ---------------------------------------------------------------------------------- */
 
 static void block_gradients(const backward_job *j, int64_t first, int64_t count, float *du,
-                            bool add, float *scratch)
+                            bool add, float *plane)
 {
     const attn_conv_shape *s = &j->plan->shape;
     const attn_conv_gradients *o = j->operands;
     int64_t block = j->plan->backward.block;
-    spots dm = spots_at(scratch, s->K, count);
-    spots v = spots_at(scratch + spots_size(&j->form, s->K, block), s->C, count);
-    spots dv = spots_at(v.data + spots_size(&j->form, s->C, block), ATTN_PANEL, count);
-    transform_gradient(j, &dm, first, count, 0);
+    spots dm = spots_at(plane + attn_winograd_plane_size(s), s->K, count);
+    spots v = spots_at(dm.data + spots_size(&j->g.form, s->K, block), s->C, count);
+    spots dv = spots_at(v.data + spots_size(&j->g.form, s->C, block), ATTN_PANEL, count);
+    transform_gradient(j, &dm, first, count, 0, plane);
     for (int64_t panel = 0; o->dx && panel < panel_count(s->C); panel++) {
         const float *u = j->space->shared + panel * panel_size(s->K);
-        attn_winograd_multiply(&j->form, &dv, &dm, 0, u, s->K, attn_panel_width(s->C, panel));
+        attn_winograd_multiply(&j->g.form, &dv, &dm, 0, u, s->K, attn_panel_width(s->C, panel));
         store_input_gradient(j, &dv, panel, first);
     }
     if (!o->dweight)
         return;
-    transform_input(j, &v, first, count, 0);
+    transform_input(j, &v, first, count, 0, plane);
     for (int64_t panel = 0; panel < panel_count(s->K); panel++)
         weight_product(j, du + panel * panel_size(s->C), spot_step(s->C, ATTN_PANEL), &v, 0, s->C,
                        &dm, panel, attn_panel_width(s->K, panel), add);
@@ -96,18 +91,18 @@ static void part_task(void *context, int64_t part, int worker)
     const backward_job *j = context;
     const attn_conv_plan *plan = j->plan;
     const attn_conv_shape *s = &plan->shape;
-    int64_t begin = s->N * part / plan->parts * j->tiles.an_image;
-    int64_t end = s->N * (part + 1) / plan->parts * j->tiles.an_image;
-    float *du = attn_conv_scratch(j->space, worker), *scratch = du + weights_size(s->C, s->K);
+    int64_t begin = s->N * part / plan->parts * j->g.tiles.an_image;
+    int64_t end = s->N * (part + 1) / plan->parts * j->g.tiles.an_image;
+    float *du = attn_conv_scratch(j->space, worker), *plane = du + weights_size(s->C, s->K);
     for (int64_t first = begin; first < end; first += plan->backward.block)
         block_gradients(j, first, attn_min(plan->backward.block, end - first), du, first > begin,
-                        scratch);
+                        plane);
     if (!j->operands->dweight)
         return;
     float *dweight = j->partial + part * TAPS * s->C * s->K;
     for (int64_t panel = 0; panel < panel_count(s->K); panel++) {
         int64_t size = s->C * attn_panel_width(s->K, panel);
-        j->form.weight_adjoint(dweight + panel * TAPS * s->C * ATTN_PANEL, size,
+        j->g.form.weight_adjoint(dweight + panel * TAPS * s->C * ATTN_PANEL, size,
                                du + panel * panel_size(s->C), spot_step(s->C, ATTN_PANEL), size);
     }
 }
@@ -131,27 +126,27 @@ enum { STRIP = 128 }; /* input channels of a task of the weight gradient */
 
 static spots all_gradients(const backward_job *j)
 {
-    return spots_at(j->space->shared, j->plan->shape.K, j->tiles.count);
+    return spots_at(j->space->shared, j->plan->shape.K, j->g.tiles.count);
 }
 
 static spots all_inputs(const backward_job *j)
 {
     const attn_conv_shape *s = &j->plan->shape;
-    float *data = j->space->shared + spots_size(&j->form, s->K, j->tiles.count);
-    return spots_at(data, s->C, j->tiles.count);
+    float *data = j->space->shared + spots_size(&j->g.form, s->K, j->g.tiles.count);
+    return spots_at(data, s->C, j->g.tiles.count);
 }
 
 /* The tiles of an image: of dM first, then of V. */
 static void transform_task(void *context, int64_t index, int worker)
 {
-    (void)worker;
     const backward_job *j = context;
-    int64_t images = j->plan->shape.N, tiles = j->tiles.an_image, first = index % images * tiles;
+    float *plane = attn_conv_scratch(j->space, worker);
+    int64_t images = j->plan->shape.N, tiles = j->g.tiles.an_image, first = index % images * tiles;
     spots dm = all_gradients(j), v = all_inputs(j);
     if (index < images)
-        transform_gradient(j, &dm, first, tiles, first);
+        transform_gradient(j, &dm, first, tiles, first, plane);
     else
-        transform_input(j, &v, first, tiles, first);
+        transform_input(j, &v, first, tiles, first, plane);
 }
 
 /* dx of one panel of input channels. */
@@ -163,9 +158,9 @@ static void input_panel_task(void *context, int64_t panel, int worker)
     float *u = attn_conv_scratch(j->space, worker), *products = u + panel_size(s->K);
     spots dm = all_gradients(j);
     attn_winograd_transform_weights(u, &j->weights, panel, 0, s->K);
-    for (int64_t first = 0; first < j->tiles.count; first += block) {
-        spots dv = spots_at(products, ATTN_PANEL, attn_min(block, j->tiles.count - first));
-        attn_winograd_multiply(&j->form, &dv, &dm, first, u, s->K, width);
+    for (int64_t first = 0; first < j->g.tiles.count; first += block) {
+        spots dv = spots_at(products, ATTN_PANEL, attn_min(block, j->g.tiles.count - first));
+        attn_winograd_multiply(&j->g.form, &dv, &dm, first, u, s->K, width);
         store_input_gradient(j, &dv, panel, first);
     }
 }
@@ -181,7 +176,7 @@ static void weight_panel_task(void *context, int64_t index, int worker)
     float *du = attn_conv_scratch(j->space, worker), *taps = du + panel_size(STRIP);
     spots dm = all_gradients(j), v = all_inputs(j);
     weight_product(j, du, spot_step(depth, width), &v, channel, depth, &dm, panel, width, false);
-    j->form.weight_adjoint(taps, size, du, spot_step(depth, width), size);
+    j->g.form.weight_adjoint(taps, size, du, spot_step(depth, width), size);
     float *dweight = j->operands->dweight + (panel * ATTN_PANEL * s->C + channel) * TAPS;
     attn_kernel->unpack_panel(dweight, taps, 0, 1, TAPS, TAPS, s->C * TAPS, depth, width);
 }
@@ -193,8 +188,7 @@ void attn_winograd_backward(const attn_conv_plan *plan, const attn_conv_workspac
 {
     const attn_conv_shape *s = &plan->shape;
     backward_job j = {
-        .plan = plan, .space = space, .form = attn_winograd_form(s),
-        .tiles = attn_winograd_tiles_of(s), .operands = operands,
+        .plan = plan, .space = space, .g = attn_winograd_geometry(s), .operands = operands,
         .weights = attn_winograd_weights(s, operands->weight, true),
         .partial = space->shared + weights_size(s->K, s->C),
     };
@@ -225,9 +219,10 @@ void attn_winograd_backward_memory(attn_conv_plan *plan)
         pass->shared = spots_size(&form, s->K, tiles) + spots_size(&form, s->C, tiles);
         pass->worker = attn_max(panel_size(s->K) + product,
                                 panel_size(STRIP) + TAPS * STRIP * ATTN_PANEL);
+        pass->worker = attn_max(pass->worker, attn_winograd_plane_size(s));
     } else {
         pass->shared = weights_size(s->K, s->C) + plan->parts * TAPS * s->C * s->K;
-        pass->worker = weights_size(s->C, s->K) + spots_size(&form, s->K, block) +
-                       spots_size(&form, s->C, block) + product;
+        pass->worker = weights_size(s->C, s->K) + attn_winograd_plane_size(s) +
+                       spots_size(&form, s->K, block) + spots_size(&form, s->C, block) + product;
     }
 }

@@ -24,10 +24,10 @@ winograd_form attn_winograd_form(const attn_conv_shape *s)
 {
     const attn_kernel_table *k = attn_kernel;
     if (s->stride[0] == 1)
-        return (winograd_form){36, place, k->winograd_input, k->winograd_input_adjoint,
+        return (winograd_form){36, 4, 6, place, k->winograd_input, k->winograd_input_adjoint,
                                k->winograd_output, k->winograd_output_adjoint, k->winograd_weight,
                                k->winograd_weight_adjoint};
-    return (winograd_form){81, polyphase_place, k->polyphase_input, k->polyphase_input_adjoint,
+    return (winograd_form){81, 8, 9, polyphase_place, k->polyphase_input, k->polyphase_input_adjoint,
                            k->polyphase_output, k->polyphase_output_adjoint, k->polyphase_weight,
                            k->polyphase_weight_adjoint};
 }
@@ -144,10 +144,10 @@ static void make_polyphase_plan(attn_conv_plan *plan)
 }
 
 const attn_conv_engine attn_conv_winograd = {
-    "winograd", ATTN_BLOCKED16, ATTN_BLOCKED16, fits, suits, make_plan,
+    "winograd", ATTN_BLOCKED16, ATTN_BLOCKED16, true, fits, suits, make_plan,
     attn_winograd_pack, attn_winograd_forward, attn_winograd_backward,
 };
 const attn_conv_engine attn_conv_polyphase = {
-    "polyphase", ATTN_BLOCKED16, ATTN_BLOCKED16, polyphase_fits, polyphase_suits,
+    "polyphase", ATTN_BLOCKED16, ATTN_BLOCKED16, true, polyphase_fits, polyphase_suits,
     make_polyphase_plan, attn_winograd_pack, attn_winograd_forward, attn_winograd_backward,
 };

@@ -108,7 +108,8 @@ X(void, attention_backward,
 X(void, winograd_input, (float *v, int64_t spot, int64_t at, const float *x,
                          const attn_winograd_tiles *tiles, int64_t first, int64_t count))
 X(void, winograd_input_adjoint, (float *dx, const float *v, int64_t spot, int64_t at,
-                                 const attn_winograd_tiles *tiles, int64_t first, int64_t count))
+                                 const attn_winograd_tiles *tiles, int64_t first, int64_t count,
+                                 bool add))
 X(void, winograd_output, (float *y, const float *m, int64_t spot, int64_t at,
                           const attn_winograd_tiles *tiles, int64_t first, int64_t count,
                           const attn_finish *finish))
@@ -120,7 +121,8 @@ X(void, winograd_weight_adjoint, (float *g, int64_t tap, const float *u, int64_t
 X(void, polyphase_input, (float *v, int64_t spot, int64_t at, const float *x,
                          const attn_winograd_tiles *tiles, int64_t first, int64_t count))
 X(void, polyphase_input_adjoint, (float *dx, const float *v, int64_t spot, int64_t at,
-                                 const attn_winograd_tiles *tiles, int64_t first, int64_t count))
+                                 const attn_winograd_tiles *tiles, int64_t first, int64_t count,
+                                 bool add))
 X(void, polyphase_output, (float *y, const float *m, int64_t spot, int64_t at,
                           const attn_winograd_tiles *tiles, int64_t first, int64_t count,
                           const attn_finish *finish))

@@ -86,16 +86,17 @@ void KERNEL(polyphase_input)(float *v, int64_t spot, int64_t at, const float *x,
 }
 
 /* Pixel (i, j) of the window. Windows share their first row and column with those before. */
-INLINE void add_pixel(float *dx, int i, int j, vf d, int64_t W, const window *w, const bool edge)
+INLINE void add_pixel(float *dx, int i, int j, vf d, int64_t W, const window *w, const bool edge,
+                      bool add)
 {
     if (edge && (i < w->top || i >= w->bottom || j < w->left || j >= w->right))
         return;
     store_pixel(dx + (i * W + j) * ATTN_LANES, d,
-                (i == 0 && w->row > 0) || (j == 0 && w->column > 0));
+                add || (i == 0 && w->row > 0) || (j == 0 && w->column > 0));
 }
 
 INLINE void input_adjoint_tile(float *dx, const phases *v, const window *w, int64_t W,
-                               const bool edge)
+                               const bool edge, bool add)
 {
     vf d[OUTER], t[OUTER], half[OUTER][OUTER];
     UNROLL(5)
@@ -113,7 +114,7 @@ INLINE void input_adjoint_tile(float *dx, const phases *v, const window *w, int6
         input_axis_adjoint(d, t);
         UNROLL(5)
         for (int i = 0; i < OUTER; i++)
-            add_pixel(dx, 2 * i, 2 * j, d[i], W, w, edge);
+            add_pixel(dx, 2 * i, 2 * j, d[i], W, w, edge, add);
     }
     UNROLL(4)
     for (int j = 0; j < TILE; j++) {
@@ -123,7 +124,7 @@ INLINE void input_adjoint_tile(float *dx, const phases *v, const window *w, int6
         input_axis_adjoint(d, t);
         UNROLL(5)
         for (int i = 0; i < OUTER; i++)
-            add_pixel(dx, 2 * i, 2 * j + 1, d[i], W, w, edge);
+            add_pixel(dx, 2 * i, 2 * j + 1, d[i], W, w, edge, add);
     }
     UNROLL(4)
     for (int i = 0; i < TILE; i++) {
@@ -133,18 +134,18 @@ INLINE void input_adjoint_tile(float *dx, const phases *v, const window *w, int6
         input_axis_adjoint(d, t);
         UNROLL(5)
         for (int j = 0; j < OUTER; j++)
-            add_pixel(dx, 2 * i + 1, 2 * j, d[j], W, w, edge);
+            add_pixel(dx, 2 * i + 1, 2 * j, d[j], W, w, edge, add);
         UNROLL(4)
         for (int j = 0; j < TILE; j++)
-            add_pixel(dx, 2 * i + 1, 2 * j + 1, vload(middle(v, i, j)), W, w, edge);
+            add_pixel(dx, 2 * i + 1, 2 * j + 1, vload(middle(v, i, j)), W, w, edge, add);
     }
 }
 
-/* dx = the sum over all tiles of B v B^T, one channel block. Tiles of an image must come in order:
- * the first that reaches a pixel writes it, the others add. */
+/* dx = [dx +] the sum over all tiles of B v B^T, one channel block. Tiles of an image must come in
+ * order: the first that reaches a pixel writes it, the others add. */
 void KERNEL(polyphase_input_adjoint)(float *dx, const float *v, int64_t spot, int64_t at,
                                      const attn_winograd_tiles *tiles, int64_t first,
-                                     int64_t count)
+                                     int64_t count, bool add)
 {
     window w = first_window(tiles, first, WINDOW, STEP);
     for (int64_t tile = 0; tile < count; tile++, next_window(&w, tiles, WINDOW, STEP)) {
@@ -153,9 +154,9 @@ void KERNEL(polyphase_input_adjoint)(float *dx, const float *v, int64_t spot, in
         for (int part = 0; part < ATTN_LANES; part += VL) {
             phases in = find_phases(v, spot, at + tile * ATTN_LANES, part);
             if (edge)
-                input_adjoint_tile(dx + w.at + part, &in, &w, tiles->W, true);
+                input_adjoint_tile(dx + w.at + part, &in, &w, tiles->W, true, add);
             else
-                input_adjoint_tile(dx + w.at + part, &in, &w, tiles->W, false);
+                input_adjoint_tile(dx + w.at + part, &in, &w, tiles->W, false, add);
         }
     }
 }

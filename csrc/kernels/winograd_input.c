@@ -95,14 +95,14 @@ void KERNEL(winograd_input)(float *v, int64_t spot, int64_t at, const float *x,
     }
 }
 
-/* One row of pixels of dx, transformed along the other axis already: stored where this tile is the
- * first to reach a pixel, else added. */
+/* One row of pixels of dx, transformed along the other axis already: added, or stored where this
+ * tile is the first to reach a pixel. */
 INLINE void add_row(float *dx, int i, const vf half[6], const attn_winograd_tiles *tiles,
-                    const window *w)
+                    const window *w, bool add)
 {
     if (i < w->top || i >= w->bottom)
         return;
-    bool again = i < 2 && w->row > 0;
+    bool again = add || (i < 2 && w->row > 0);
     vf d[6];
     input_axis_adjoint(d, half);
     UNROLL(6)
@@ -112,10 +112,11 @@ INLINE void add_row(float *dx, int i, const vf half[6], const attn_winograd_tile
                         again || (j < 2 && w->column > 0));
 }
 
-/* dx = the sum over all tiles of B v B^T, one channel block. Windows overlap by two pixels: tiles
- * of an image must come in order, the first that reaches a pixel writes it, the others add. */
+/* dx = [dx +] the sum over all tiles of B v B^T, one channel block. Windows overlap by two pixels:
+ * tiles of an image must come in order, the first that reaches a pixel writes it, the others add. */
 void KERNEL(winograd_input_adjoint)(float *dx, const float *v, int64_t spot, int64_t at,
-                                    const attn_winograd_tiles *tiles, int64_t first, int64_t count)
+                                    const attn_winograd_tiles *tiles, int64_t first, int64_t count,
+                                    bool add)
 {
     window w = first_window(tiles, first, WINDOW, STEP);
     for (int64_t tile = 0; tile < count; tile++, next_window(&w, tiles, WINDOW, STEP)) {
@@ -135,7 +136,7 @@ void KERNEL(winograd_input_adjoint)(float *dx, const float *v, int64_t spot, int
             }
             UNROLL(3)
             for (int i = 0; i < 3; i++)
-                add_row(out, 2 * i, half[i], tiles, &w);
+                add_row(out, 2 * i, half[i], tiles, &w, add);
             UNROLL(6)
             for (int j = 0; j < 6; j++) {
                 vf t[4] = {SPOT(1, j), SPOT(2, j), SPOT(3, j), SPOT(4, j)};
@@ -146,7 +147,7 @@ void KERNEL(winograd_input_adjoint)(float *dx, const float *v, int64_t spot, int
             }
             UNROLL(3)
             for (int i = 0; i < 3; i++)
-                add_row(out, 2 * i + 1, half[i], tiles, &w);
+                add_row(out, 2 * i + 1, half[i], tiles, &w, add);
 #undef SPOT
         }
     }

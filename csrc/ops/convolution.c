@@ -9,15 +9,16 @@
  */
 #include "../base/threads.h"
 #include "../conv/kept.h"
+#include "convolution.h"
 #include "../kernels/kernels.h"
 
 #include <string.h>
 
 enum { INPUT, WEIGHT, BIAS };
 
-static attn_status make_plan(attn_conv_plan *plan, const attn_tensor *x, const attn_tensor *weight,
-                             const attn_tensor *bias, bool keep,
-                             const attn_convolution_options *options)
+attn_status attn_convolution_plan(attn_conv_plan *plan, const attn_tensor *x,
+                                  const attn_tensor *weight, const attn_tensor *bias, bool keep,
+                                  const attn_convolution_options *options)
 {
     char text[160];
     attn_conv_shape shape;
@@ -57,7 +58,8 @@ static attn_status run_forward(attn_tensor **y, attn_tensor **used, const attn_c
     ATTN_GOTO(attn_tensor_empty(&out, 4, (int64_t[]){s->N, s->K, s->P, s->Q}, engine->layout_y));
     attn_finish finish = {.bias = bias ? attn_data(bias) : NULL,
                           .residual = added ? attn_data(added) : NULL, .relu = relu};
-    ATTN_GOTO(attn_conv_forward(plan, attn_data(out), attn_data(in), weight, &finish));
+    const attn_conv_input input = {attn_data(in), NULL};
+    ATTN_GOTO(attn_conv_forward(plan, attn_data(out), &input, weight, &finish));
     *y = attn_tensor_retain(out);
     *used = attn_tensor_retain(in);
 done:
@@ -128,7 +130,7 @@ static attn_status convolution_backward(attn_node *node, attn_tensor *const *dy,
         ATTN_GOTO(attn_tensor_empty(&dx[WEIGHT], 4,
                                     (int64_t[]){s->K, s->C / s->groups, s->R, s->S}, ATTN_PLAIN));
         operands.dweight = attn_data(dx[WEIGHT]);
-        operands.x = attn_data(x);
+        operands.x.data = attn_data(x);
     }
     if (operands.dx || operands.dweight)
         ATTN_GOTO(attn_conv_backward(plan, &operands));
@@ -146,7 +148,7 @@ attn_status attn_convolution(attn_tensor **y, attn_tensor *x, attn_tensor *weigh
                              attn_tensor *bias, const attn_convolution_options *options)
 {
     attn_conv_plan plan;
-    ATTN_TRY(make_plan(&plan, x, weight, bias, false, options));
+    ATTN_TRY(attn_convolution_plan(&plan, x, weight, bias, false, options));
     attn_tensor *out = NULL, *in = NULL, *weights = NULL;
     attn_status status = ATTN_OK;
     ATTN_GOTO(attn_tensor_as_plain(&weights, weight));
@@ -168,7 +170,7 @@ attn_status attn_convolution_fused(attn_tensor **y, attn_tensor *x, attn_tensor 
                                    const attn_convolution_options *options)
 {
     attn_conv_plan plan;
-    ATTN_TRY(make_plan(&plan, x, weight, bias, false, options));
+    ATTN_TRY(attn_convolution_plan(&plan, x, weight, bias, false, options));
     ATTN_TRY(check_residual(residual, &plan.shape));
     attn_tensor *in = NULL, *weights = NULL;
     attn_status status = ATTN_OK;
@@ -185,7 +187,7 @@ attn_status attn_convolution_kept(attn_tensor **y, attn_tensor *x, attn_conv_kep
                                   const attn_convolution_options *options)
 {
     attn_conv_plan plan;
-    ATTN_TRY(make_plan(&plan, x, attn_conv_kept_weight(weight), bias, true, options));
+    ATTN_TRY(attn_convolution_plan(&plan, x, attn_conv_kept_weight(weight), bias, true, options));
     ATTN_TRY(check_residual(residual, &plan.shape));
     attn_tensor *in;
     const float *form;

@@ -341,12 +341,15 @@ attn_status attn_norm_sums(attn_tensor **constants, const attn_norm_plan *plan,
                            const attn_norm_gradient *gradient, const float *forward,
                            float *dresidual, float *dweight, float *dbias)
 {
-    ATTN_TRY(empty_constants(constants, plan));
+    attn_tensor *out;
+    attn_status status = ATTN_OK;
+    ATTN_TRY(empty_constants(&out, plan));
     job j = {.plan = plan, .gradient = *gradient, .forward = forward, .dresidual = dresidual,
-             .dweight = dweight, .dbias = dbias, .constants = attn_data(*constants)};
-    attn_status status = run_sums(&j, 2, gradient_task);
-    if (status != ATTN_OK)
-        attn_tensor_release(*constants);
+             .dweight = dweight, .dbias = dbias, .constants = attn_data(out)};
+    ATTN_GOTO(run_sums(&j, 2, gradient_task));
+    *constants = attn_tensor_retain(out);
+done:
+    attn_tensor_release(out);
     return status;
 }
 
@@ -405,4 +408,20 @@ attn_status attn_norm_check(const char *operation, int ndim, const int64_t *shap
                          "training, got x of shape %s", operation,
                          attn_shape_text(got, ndim, shape));
     return ATTN_OK;
+}
+
+attn_status attn_norm_check_constants(const char *operation, const attn_tensor *x,
+                                      const attn_tensor *constants)
+{
+    attn_norm_plan plan;
+    char got[160];
+    if (x->ndim >= 2) {
+        attn_norm_plan_make(&plan, x->ndim, x->shape, x->layout);
+        if (constants->ndim == 3 && constants->layout == ATTN_PLAIN &&
+            constants->shape[0] == plan.groups && constants->shape[1] == ATTN_NORM_CONSTANTS &&
+            constants->shape[2] == LANES)
+            return ATTN_OK;
+    }
+    return attn_fail(ATTN_BAD_VALUE, "%s: constants of shape %s, expected those that came with x",
+                     operation, attn_shape_text(got, constants->ndim, constants->shape));
 }

@@ -39,11 +39,6 @@ enum {
     ATTN_NORM_STEP = ATTN_NORM_CONSTANTS * ATTN_LANES, /* floats from one group to the next */
 };
 
-/* The parameters of batch norm, (C) each; all may be NULL. */
-typedef struct {
-    attn_tensor *weight, *bias, *running_mean, *running_var;
-} attn_norm_parameters;
-
 /* Whether parameters, residual and options go with x(shape); `operation` is named in messages. */
 attn_status attn_norm_check(const char *operation, int ndim, const int64_t *shape,
                             const attn_norm_parameters *parameters, const attn_tensor *residual,
@@ -54,6 +49,10 @@ attn_status attn_norm_check(const char *operation, int ndim, const int64_t *shap
 attn_status attn_norm_constants(attn_tensor **constants, const attn_norm_plan *plan, const float *x,
                                 const attn_norm_parameters *parameters,
                                 const attn_batch_norm_options *options);
+
+/* Whether `constants` can be those of x. */
+attn_status attn_norm_check_constants(const char *operation, const attn_tensor *x,
+                                      const attn_tensor *constants);
 
 /* The mask of a ReLU behind a residual, a bit an element; a ReLU without one needs none, because x
  * and the constants say where it was positive. */

@@ -60,6 +60,10 @@ typedef struct {
     bool training, relu;
     float momentum, eps;
 } attn_batch_norm_options;
+/* (C) each, may be NULL. */
+typedef struct {
+    attn_tensor *weight, *bias, *running_mean, *running_var;
+} attn_norm_parameters;
 attn_status attn_batch_norm(attn_tensor **y, attn_tensor *x, attn_tensor *weight, attn_tensor *bias,
                             attn_tensor *running_mean, attn_tensor *running_var,
                             attn_tensor *residual, const attn_batch_norm_options *options);
@@ -79,5 +83,20 @@ typedef struct attn_conv_kept attn_conv_kept;
 attn_status attn_convolution_kept(attn_tensor **y, attn_tensor *x, attn_conv_kept *weight,
                                   attn_tensor *bias, attn_tensor *residual, bool relu,
                                   const attn_convolution_options *options);
+
+/* convolution_norm.c: y = [relu](batch norm(convolution of x + bias) [+ residual]) */
+typedef struct {
+    attn_tensor *x, *x_constants; /* with constants, x is what `defer` left of the real one */
+    attn_tensor *weight, *bias;
+    attn_convolution_options options;
+    attn_norm_parameters norm;
+    attn_tensor *residual;
+    attn_batch_norm_options norm_options;
+    bool defer; /* if it can be, y is not computed: it and its constants make it */
+} attn_convolution_norm;
+attn_status attn_convolution_norm_run(attn_tensor **y, attn_tensor **y_constants,
+                                      const attn_convolution_norm *operands);
+/* What was deferred, after all. */
+attn_status attn_deferred_compute(attn_tensor **y, attn_tensor *z, const attn_tensor *constants);
 
 #endif

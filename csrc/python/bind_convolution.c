@@ -83,6 +83,51 @@ static PyObject *py_conv2d_fused(PyObject *module, PyObject *const *args, Py_ssi
     return give(status, y);
 }
 
+/* (x, weight, bias, x's constants or None, stride, padding, groups, norm's weight, bias, running mean
+ * and variance, residual, training, momentum, relu, eps, defer) -> (y, its constants or None). */
+static PyObject *py_conv2d_batch_norm(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("conv2d_batch_norm");
+    attn_convolution_norm o = {.x = take_tensor(&a, "x")};
+    o.weight = take_tensor(&a, "weight");
+    o.bias = take_optional_tensor(&a, "bias");
+    o.x_constants = take_optional_tensor(&a, "x_constants");
+    take_options(&a, &o.options);
+    o.norm.weight = take_optional_tensor(&a, "norm weight");
+    o.norm.bias = take_optional_tensor(&a, "norm bias");
+    o.norm.running_mean = take_optional_tensor(&a, "running_mean");
+    o.norm.running_var = take_optional_tensor(&a, "running_var");
+    o.residual = take_optional_tensor(&a, "residual");
+    o.norm_options.training = take_bool(&a, "training");
+    o.norm_options.momentum = (float)take_double(&a, "momentum");
+    o.norm_options.relu = take_bool(&a, "relu");
+    o.norm_options.eps = (float)take_double(&a, "eps");
+    o.defer = take_bool(&a, "defer");
+    if (!take_end(&a))
+        return NULL;
+    attn_tensor *y = NULL, *constants = NULL;
+    attn_status status;
+    WORK(status = attn_convolution_norm_run(&y, &constants, &o));
+    if (status != ATTN_OK)
+        return report(status);
+    if (!constants)
+        return Py_BuildValue("(NO)", tensor_wrap(y), Py_None);
+    return Py_BuildValue("(NN)", tensor_wrap(y), tensor_wrap(constants));
+}
+
+/* (y, its constants), as conv2d_batch_norm deferred it -> y as a tensor. */
+static PyObject *py_compute_deferred(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("compute_deferred");
+    attn_tensor *z = take_tensor(&a, "y"), *constants = take_tensor(&a, "constants");
+    if (!take_end(&a))
+        return NULL;
+    attn_tensor *y = NULL;
+    attn_status status;
+    WORK(status = attn_deferred_compute(&y, z, constants));
+    return give(status, y);
+}
+
 static PyObject *describe_pass(const attn_conv_pass *pass)
 {
     const long long bytes = sizeof(float);
@@ -152,6 +197,8 @@ static PyObject *py_convolution_algorithms(PyObject *module, PyObject *const *ar
 PyMethodDef bind_convolution_functions[] = {
     FAST("conv2d", py_conv2d),
     FAST("conv2d_fused", py_conv2d_fused),
+    FAST("conv2d_batch_norm", py_conv2d_batch_norm),
+    FAST("compute_deferred", py_compute_deferred),
     FAST("keep_weights", py_keep_weights),
     FAST("convolution_plan", py_convolution_plan),
     FAST("set_convolution_algorithm", py_set_convolution_algorithm),

@@ -60,6 +60,13 @@ static bool owned_alone(const attn_tensor *x)
     return x->references == 1 && x->storage->references == 1;
 }
 
+attn_tensor *attn_node_gathered(const attn_node *node, int input, attn_layout layout)
+{
+    const attn_variable *variable = node->inputs[input];
+    attn_tensor *gathered = variable ? variable->pending : NULL;
+    return gathered && gathered->layout == layout && owned_alone(gathered) ? gathered : NULL;
+}
+
 /* target += gradient; takes gradient over as it is where target is still empty. */
 static attn_status accumulate(attn_tensor **target, attn_tensor *gradient)
 {

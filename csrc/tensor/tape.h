@@ -90,6 +90,11 @@ static inline bool attn_node_wants(const attn_node *node, int input)
     return node->inputs[input] != NULL;
 }
 
+/* What input j has gathered from other operations, for one that would rather add its share there
+ * than hand it over (and leaves dx[j] NULL then). NULL where there is nothing yet, or in another
+ * layout, or where somebody else reads it. */
+attn_tensor *attn_node_gathered(const attn_node *node, int input, attn_layout layout);
+
 /* Leaf or not, makes x want a gradient (or, for a leaf, no longer want one). */
 attn_status attn_set_requires_grad(attn_tensor *x, bool wanted);
 /* A tensor on the same storage that wants no gradient. */

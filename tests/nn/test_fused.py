@@ -10,7 +10,7 @@ from reference.compare import assert_close
 
 import attnnet
 from attnnet import _core, nn
-from attnnet.nn.fused import conv_bn
+from attnnet.nn.fused import Deferred, conv_bn
 
 SEED = 21
 
@@ -259,3 +259,108 @@ def test_folded_weights_notice_each_kind_of_step():
         assert not np.array_equal(second, third)
         assert_close(third, plain(conv, bn, x, None, False).numpy(), 27)
         second = third
+
+
+# channels, size, batch, kernel and stride of the second convolution: each way in which an engine
+# walks over its input. 44 pixels: an image has more tiles than a task; 4: few tiles, many weights.
+CHAINS = {
+    "several images a task": (32, 8, 9, 3, 1),
+    "several tasks an image": (16, 44, 2, 3, 1),
+    "odd size": (32, 13, 5, 3, 1),
+    "by channels": (256, 4, 3, 3, 1),
+    "stride 2": (32, 15, 5, 3, 2),
+    "stride 2 by channels": (256, 8, 2, 3, 2),
+    "an engine that wants its input whole": (32, 8, 4, 1, 1),
+    "a plain engine behind a blocked one": (16, 9, 3, 5, 1),
+    "not blocked, so computed": (10, 8, 4, 3, 1),
+}
+
+
+def chain(channels, size, batch, kernel, stride, bias):
+    attnnet.manual_seed(SEED)
+    rng = np.random.default_rng(SEED)
+    first = nn.Conv2d(channels, channels, 3, padding=1, bias=bias)
+    groups = 2 if kernel == 5 else 1
+    second = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=groups, bias=bias)
+    norms = [nn.BatchNorm2d(channels) for _ in range(2)]
+    for bn in norms:
+        bn.weight.copy_(rng.uniform(-1, 2, channels))
+        bn.bias.copy_(rng.standard_normal(channels))
+        bn.running_mean.copy_(rng.standard_normal(channels))
+    x = attnnet.Tensor(rng.standard_normal((batch, channels, size, size)), requires_grad=True)
+    return first, second, norms, x
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("case", CHAINS)
+def test_what_the_next_convolution_reads_alone_need_not_be_computed(case, training, bias):
+    def run(deferring, residual):
+        first, second, norms, x = chain(*CHAINS[case], bias)
+        for bn in norms:
+            bn.train(training)
+        y = conv_bn(x, first, norms[0], None, True, into=second if deferring else None)
+        assert isinstance(y, Deferred) == (deferring and "computed" not in case)
+        y = conv_bn(y, second, norms[1], x if residual else None, True)
+        gradient = np.random.default_rng(1).standard_normal(y.shape)
+        y.backward(attnnet.Tensor(gradient))
+        parameters = [*first.parameters(), *second.parameters()]
+        for bn in norms:
+            parameters += bn.parameters()
+        return [y.numpy(), x.grad.numpy(), *(p.grad.numpy() for p in parameters)]
+
+    residual = "stride" not in case
+    for mine, computed in zip(run(True, residual), run(False, residual), strict=True):
+        np.testing.assert_array_equal(mine, computed)
+
+
+def test_the_gradient_through_a_chain_is_that_of_its_parts():
+    for case in CHAINS.values():
+        first, second, norms, x = chain(*case, True)
+        twins = copy.deepcopy((first, second, norms))
+        y = conv_bn(x, first, norms[0], None, True, into=second)
+        y = conv_bn(y, second, norms[1], None, True)
+        gradient = attnnet.Tensor(np.random.default_rng(1).standard_normal(y.shape))
+        y.backward(gradient)
+        dx, x.grad = x.grad.numpy(), None
+        middle = plain(twins[0], twins[2][0], x, None, True)
+        expected = plain(twins[1], twins[2][1], middle, None, True)
+        expected.backward(gradient)
+        terms = 9 * case[0]
+        assert_close(y, expected.numpy(), terms, f"{case}")
+        assert_close(dx, x.grad.numpy(), 4 * terms, f"dx, {case}", scale=float(abs(dx).max()))
+
+
+def test_a_deferred_activation_takes_no_memory():
+    first, second, norms, x = chain(32, 32, 16, 3, 1, False)
+    activation = 4 * x.size()[0] * 32 * 32 * 32
+
+    def held(into):
+        before = _core.memory_stats()["in_use"]
+        y = conv_bn(conv_bn(x, first, norms[0], None, True, into=into), second, norms[1], None, True)
+        return _core.memory_stats()["in_use"] - before, y
+
+    computed, _ = held(None)
+    deferred, _ = held(second)
+    assert 0.95 * activation < computed - deferred < 1.05 * activation
+
+
+def test_a_hook_on_the_reader_sees_what_it_reads():
+    first, second, norms, x = chain(16, 8, 2, 3, 1, False)
+    seen = []
+    second.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    assert not isinstance(conv_bn(x, first, norms[0], None, True, into=second), Deferred)
+    network = nn.Sequential(first, norms[0], nn.ReLU(), second, norms[1])
+    network(x)
+    expected = plain(*copy.deepcopy((first, norms[0])), x, None, True)
+    assert_close(seen[-1], expected.numpy(), 144)
+
+
+def test_constants_that_came_with_another_tensor_are_refused():
+    first, second, norms, x = chain(16, 8, 2, 3, 1, False)
+    y = conv_bn(x, first, norms[0], None, True, into=second)
+    wrong = attnnet.Tensor(np.ones((1, 2, 3)))
+    with pytest.raises(ValueError, match=r"constants of shape \(1, 2, 3\)"):
+        Deferred(y.convolved, wrong).computed()
+    with pytest.raises(ValueError, match=r"constants of shape \(1, 2, 3\)"):
+        conv_bn(Deferred(y.convolved, wrong), second, norms[1])

@@ -50,6 +50,17 @@ def _x():
     return tensor(2, 16, 8, 8, layout="blocked16")
 
 
+def _conv2d_batch_norm(defer):
+    return (_x(), tensor(16, 16, 3, 3), tensor(16), None, (1, 1), (1, 1), 1, tensor(16), tensor(16),
+            tensor(16, grad=False), tensor(16, low=0.5, grad=False), None if defer else _x(), True,
+            0.1, True, 1e-5, defer)
+
+
+def _deferred():
+    with attnnet.no_grad():
+        return _core.conv2d_batch_norm(*_conv2d_batch_norm(True))
+
+
 def _spatial(*before):
     return (*before, tensor(1, 2, 7, 7), tensor(1), tensor(1, grad=False),
             tensor(1, low=0.5, grad=False), tensor(1), tensor(1), True, 0.01, 1e-5, True)
@@ -131,6 +142,8 @@ CASES: dict[str, Case] = {
     "conv2d": Case(lambda: (_x(), tensor(16, 16, 3, 3), tensor(16), (1, 1), (1, 1), 1)),
     "conv2d_fused": Case(lambda: (_x(), _core.keep_weights(tensor(16, 16, 3, 3)), tensor(16), _x(),
                                   True, (1, 1), (1, 1), 1)),
+    "conv2d_batch_norm": Case(lambda: _conv2d_batch_norm(False)),
+    "compute_deferred": Case(_deferred),
     "keep_weights": Case(lambda: (tensor(16, 16, 3, 3),)),
     "convolution_plan": Case(lambda: ((2, 16, 8, 8), (16, 16, 3, 3), (1, 1), (1, 1), 1, True)),
     "set_convolution_algorithm": Case(lambda: (None,)),
