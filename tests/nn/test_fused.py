@@ -331,13 +331,45 @@ def test_the_gradient_through_a_chain_is_that_of_its_parts():
         assert_close(dx, x.grad.numpy(), 4 * terms, f"dx, {case}", scale=float(abs(dx).max()))
 
 
+@pytest.mark.parametrize("case", CHAINS)
+def test_a_gradient_is_added_to_the_one_that_came_first(case):
+    """What goes around gives its gradient first, in the layout that the convolution reads: that
+    adds to it in place."""
+    first, second, norms, x = chain(*CHAINS[case], False)
+    entry, entry_bn = nn.Conv2d(x.shape[1], x.shape[1], 3, padding=1), nn.BatchNorm2d(x.shape[1])
+    strided = second.stride != (1, 1)
+
+    def gradient(convolve):
+        for bn, fresh in zip((entry_bn, *norms), before, strict=True):
+            bn.load_state_dict(fresh)
+        h = convolve(entry, entry_bn, x, None, True)
+        if strided:
+            y = convolve(second, norms[1], h, None, True)
+            y = attnnet.functional.adaptive_avg_pool2d(h, y.shape[2:]) + y
+        else:
+            y = convolve(first, norms[0], h, None, True)
+            y = convolve(second, norms[1], y, h, True)
+        (y * weights).sum().backward()
+        dx, x.grad = x.grad.numpy(), None
+        return dx
+
+    before = [bn.state_dict() for bn in (entry_bn, *norms)]
+    shape = conv_bn(conv_bn(x, first, None), second, None).shape
+    weights = attnnet.Tensor(np.random.default_rng(1).standard_normal(shape))
+    expected = gradient(plain)
+    got = gradient(lambda conv, bn, x, *rest: conv_bn(x, conv, bn, *rest))
+    assert_close(attnnet.Tensor(got), expected, 40 * x.shape[1], case,
+                 scale=float(abs(expected).max()))
+
+
 def test_a_deferred_activation_takes_no_memory():
     first, second, norms, x = chain(32, 32, 16, 3, 1, False)
     activation = 4 * x.size()[0] * 32 * 32 * 32
 
     def held(into):
         before = _core.memory_stats()["in_use"]
-        y = conv_bn(conv_bn(x, first, norms[0], None, True, into=into), second, norms[1], None, True)
+        y = conv_bn(x, first, norms[0], None, True, into=into)
+        y = conv_bn(y, second, norms[1], None, True)
         return _core.memory_stats()["in_use"] - before, y
 
     computed, _ = held(None)
