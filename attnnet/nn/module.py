@@ -290,13 +290,15 @@ class Module:
 
     # ---- state ---------------------------------------------------------------------------
 
-    def state_dict(self, prefix: str = "") -> OrderedDict[str, np.ndarray]:
-        """Copies of every parameter and saved buffer, as NumPy arrays under dotted names.
+    def state_dict(self, prefix: str = "", copy: bool = True) -> OrderedDict[str, np.ndarray]:
+        """Every parameter and saved buffer, as NumPy arrays under dotted names.
 
         Args:
             prefix: put in front of every name.
+            copy: whether the arrays are copies (default); else they are the memory itself where
+                it is plain, and change with the next step.
         """
-        return _state.collect(self, prefix)
+        return _state.collect(self, prefix, copy)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True) -> _state.IncompatibleKeys:
         """Copy values from a state dict into this module's parameters and buffers.

@@ -39,12 +39,14 @@ def entries(module: Module, prefix: str = "") -> Iterator[tuple[str, Tensor | np
             yield from entries(child, f"{prefix}{name}.")
 
 
-def collect(module: Module, prefix: str = "") -> OrderedDict[str, np.ndarray]:
+def collect(
+    module: Module, prefix: str = "", copy: bool = True
+) -> OrderedDict[str, np.ndarray]:
     """See ``Module.state_dict``."""
     state: OrderedDict[str, np.ndarray] = OrderedDict()
     for key, value in entries(module, prefix):
         array = value.detach().numpy() if isinstance(value, Tensor) else value
-        state[key] = np.array(array, order="C", copy=True)
+        state[key] = np.array(array, order="C", copy=copy or None)
     return state
 
 

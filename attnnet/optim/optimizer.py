@@ -97,22 +97,28 @@ class Optimizer:
         """Update one group. Args: group: its settings. members: (number, parameter) pairs."""
         raise TypeError(f"{type(self).__name__} has no step_group() of its own")
 
-    def state_dict(self) -> dict[str, Any]:
-        """Copies of all settings and state: ``{"state": {number: {...}}, "param_groups": [...]}``.
+    def state_dict(self, copy: bool = True) -> dict[str, Any]:
+        """All settings and state: ``{"state": {number: {...}}, "param_groups": [...]}``.
 
         Tensors come as NumPy arrays; parameters are their numbers through all groups.
+
+        Args:
+            copy: whether the arrays are copies (default); else they are the memory itself, and
+                change with the next step.
         """
         groups, number = [], 0
         for group in self.param_groups:
             count = len(group["params"])
-            plain = {key: value for key, value in group.items() if key != "params"}
-            groups.append(plain | {"params": list(range(number, number + count))})
+            settings = {key: value for key, value in group.items() if key != "params"}
+            groups.append(settings | {"params": list(range(number, number + count))})
             number += count
+        def plain(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            return np.array(value.numpy(), copy=copy or None)
+
         state = {
-            index: {
-                key: np.array(value.numpy(), copy=True) if isinstance(value, Tensor) else value
-                for key, value in kept.items()
-            }
+            index: {key: plain(value) for key, value in kept.items()}
             for index, kept in self.state.items()
         }
         return {"state": state, "param_groups": groups}

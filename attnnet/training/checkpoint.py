@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from ..errors import CheckpointError
+from . import behind
 from .files import write_atomically
 
 if TYPE_CHECKING:
@@ -160,7 +161,8 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def file_of(path: str) -> str:
-    """The checkpoint that a path means."""
+    """The checkpoint that a path means, once it is written."""
+    behind.wait(path)
     if os.path.isdir(path):
         inside = os.path.join(path, "last.safetensors")
         if not os.path.exists(inside):
@@ -264,6 +266,7 @@ def load_model(path: str | os.PathLike[str]) -> Module:
 
 def best_of(path: str | os.PathLike[str]) -> str:
     """The best checkpoint where the path is a training's folder that has one, else the path."""
+    behind.wait(path)
     best = os.path.join(path, "best.safetensors")
     return best if os.path.exists(best) else os.fspath(path)
 

@@ -10,6 +10,7 @@ import socket
 from typing import Any
 
 from ..errors import CheckpointError
+from . import behind
 from .files import TEMPORARY, write_atomically
 
 LAST, BEST, LOCK = "last.safetensors", "best.safetensors", "train.lock"
@@ -53,6 +54,7 @@ class RunFolder:
 
     def _check(self) -> None:
         """Refuses a folder with a training that is not to be written over."""
+        behind.wait(self.path)
         if not self._anew and os.path.exists(self.file(LAST)):
             raise CheckpointError(
                 f"the folder {self.path} holds a training already: go on with it (resume), choose "
@@ -80,6 +82,7 @@ class RunFolder:
             CheckpointError: another training is using the folder, it holds one already, or it
                 cannot be written to.
         """
+        behind.wait(self.path)  # what is written there holds the lock
         try:
             self._make()
             self._lock = self._take_lock()

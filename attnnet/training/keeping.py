@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CheckpointError
+from . import behind
 from . import checkpoint as checkpoints
 from .checkpoint import Checkpoint
 from .folder import BEST, LAST
 from .history import History
+from .progress import in_notebook
 from .setup import model_config
 from .state import Position, fingerprint, pack, unpack
 
@@ -79,6 +81,33 @@ def save(trainer: Trainer, is_best: bool = False) -> None:
     write_history(trainer)
 
 
+def save_interrupted(trainer: Trainer) -> None:
+    """Writes the last checkpoint of a training that somebody stopped.
+
+    In a notebook a copy is written after ``fit`` has returned, which a large one would keep for
+    seconds; what needs the folder waits for it (``behind.wait``).
+
+    Raises:
+        CheckpointError: writing failed; what was there before is unchanged. In a notebook it is
+            said, and raised by what waits.
+    """
+    if trainer.run_folder is None or not in_notebook():
+        save(trainer)
+        return
+    path, checkpoint = trainer.run_folder.file(LAST), capture(trainer, copy=True)
+
+    def write() -> None:
+        try:
+            checkpoints.save(path, checkpoint)
+        except CheckpointError as error:
+            trainer.say(str(error))
+            raise
+        trainer.say(f"checkpoint: {path}")
+
+    trainer.say("the checkpoint is written while you go on; what reads it waits for that")
+    behind.start(trainer.run_folder.path, write)
+
+
 def write_history(trainer: Trainer) -> None:
     """Writes ``history.csv`` and ``history.json``.
 
@@ -97,8 +126,12 @@ def write_history(trainer: Trainer) -> None:
         ) from error
 
 
-def capture(trainer: Trainer) -> Checkpoint:
-    """All that is needed to go on from here, and to use the model without going on."""
+def capture(trainer: Trainer, copy: bool = False) -> Checkpoint:
+    """All that is needed to go on from here, and to use the model without going on.
+
+    Args:
+        copy: whether it stays as it is when the training goes on; else its arrays follow.
+    """
     arrays: dict[str, np.ndarray] = {}
     train = trainer.data.train
     meta = {
@@ -108,10 +141,10 @@ def capture(trainer: Trainer) -> Checkpoint:
         "normalization": [list(train.mean), list(train.std)],
         "data": fingerprint(train),
         "position": trainer.position.to_dict(),
-        "optimizer": pack(trainer.optimizer.state_dict(), arrays),
+        "optimizer": pack(trainer.optimizer.state_dict(copy), arrays),
         "history": trainer.history.plain_rows(),
     }
-    return Checkpoint(trainer.model.state_dict(), arrays, meta)
+    return Checkpoint(trainer.model.state_dict(copy=copy), arrays, meta)
 
 
 def restore(trainer: Trainer, checkpoint: Checkpoint, optimizer: Any) -> None:

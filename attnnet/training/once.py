@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
+from . import behind
 from .callbacks import Callback
 from .folder import BEST, LAST
 from .history import History
@@ -42,6 +43,7 @@ def train(
         ValueError: a name in the recipe does not exist.
     """
     folder = os.fspath(output)
+    behind.wait(folder)
     options: dict[str, Any] = {"callbacks": callbacks, "progress": progress, "data": data}
     if not os.path.exists(os.path.join(folder, LAST)):
         return Trainer(recipe, folder, **options).fit()

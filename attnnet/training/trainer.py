@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CheckpointError, NaNLossError
+from . import behind, keeping
 from . import checkpoint as checkpoints
-from . import keeping
 from .callbacks import Callback, CallbackList
 from .checkpoint import Checkpoint
 from .evaluate import Evaluation, EvaluationStopped, evaluate
@@ -256,7 +256,7 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             if self.run_folder is not None:
                 self.run_folder.open()
-                stack.callback(self.run_folder.close)
+                stack.callback(behind.when_written, self.run_folder.path, self.run_folder.close)
             self.prepare()
             self._end = min(self.recipe.epochs, stop_after or self.recipe.epochs)
             keeping.begin(self)
@@ -283,7 +283,7 @@ class Trainer:
         self.position.random = get_rng_state()
         self.history.interrupted = self.stop_request.requested and self.epoch < self._end
         if self.history.interrupted:
-            keeping.save(self)
+            keeping.save_interrupted(self)
         finish(self)
         if self.stop_signal is not None:  # one that came too late to stop anything here
             self.history.interrupted = True
