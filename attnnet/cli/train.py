@@ -23,7 +23,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "training": (
         "epochs", "batch_size", "optimizer", "lr", "momentum", "nesterov", "weight_decay",
-        "label_smoothing", "clip_norm", "nan", "seed", "test_flip",
+        "dropout", "label_smoothing", "clip_norm", "nan", "seed", "test_flip",
     ),
     "schedule": (
         "schedule", "schedule_epochs", "warmup_epochs", "step_size", "gamma", "milestones",

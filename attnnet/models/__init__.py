@@ -3,7 +3,7 @@
 from .classifier import Classifier
 from .placement import Placement, read_placement
 from .predict import Prediction, Predictions
-from .registry import create_model, find_model, list_models, register_model
+from .registry import create_model, find_model, has_option, list_models, register_model
 from .resnet import (
     BasicBlock,
     Bottleneck,
@@ -27,6 +27,7 @@ __all__ = [
     "ResNet",
     "create_model",
     "find_model",
+    "has_option",
     "list_models",
     "read_placement",
     "register_model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,16 @@ def find_model(arch: str) -> str:
     if found is None:
         raise unknown_name("model", arch, _factories)
     return _aliases.get(found, found)
+
+
+def has_option(arch: str, name: str) -> bool:
+    """Whether ``create_model`` takes an option for this network.
+
+    Raises:
+        ValueError: for an unknown network.
+    """
+    parameters = inspect.signature(_factories[find_model(arch)]).parameters
+    return name in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
 
 
 def create_model(arch: str, block: str | None = None, **options: Any) -> Module:

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 def check_names(recipe: Recipe, own_data: bool = False, own_model: bool = False) -> None:
     """See ``Recipe.check_names``; what the user brings along needs no name."""
     if not own_model:
-        from ..models import find_model, list_models, read_placement
+        from ..models import find_model, has_option, list_models, read_placement
 
-        find_model(recipe.arch)
+        arch = find_model(recipe.arch)
+        if recipe.dropout is not None and not has_option(arch, "dropout"):
+            raise ValueError(
+                f"recipe: dropout is {recipe.dropout:g}, but {arch} has none; leave it out."
+            )
         # Which stages a network has shows when it is made; here any one-digit stage passes.
         read_placement(recipe.block, stages=9, base="RESNET", also_base=list_models())
     if not own_data:

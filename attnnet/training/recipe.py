@@ -159,6 +159,10 @@ _FIELDS: dict[str, tuple[Callable[[str, Any], Any], str]] = {
     "gamma": (_real(0.0, 1.0, open_low=True), "factor of a drop (step, multistep)"),
     "milestones": (_milestones, "epochs of the drops of the multistep schedule"),
     "final_lr": (_real(0.0), "learning rate at the end (cosine, onecycle)"),
+    "dropout": (
+        _real(0.0, 1.0, open_high=True, optional=True),
+        "dropout of a VGG's linear layers; default: the network's own",
+    ),
     "label_smoothing": (_real(0.0, 1.0, open_high=True), "label smoothing of the training loss"),
     "clip_norm": (_real(0.0, open_low=True, optional=True), "largest norm of the gradients"),
     "crop_padding": (_whole(0), "random crop: pixels of padding on each side; 0: none"),
@@ -199,6 +203,7 @@ class Recipe:
         schedule_epochs: length of the schedule; None follows ``epochs``.
         warmup_epochs: linear warm-up before the schedule, in epochs (fractions are fine).
         step_size, gamma, milestones, final_lr: see ``schedule``.
+        dropout: in [0, 1), before the first two linear layers of a VGG; None: the network's own.
         label_smoothing: in [0, 1), of the training loss alone.
         clip_norm: the gradients' largest norm; None: not clipped.
         crop_padding, padding_mode, flip, cutout: augmentation of the training images (pixels,
@@ -237,6 +242,7 @@ class Recipe:
     gamma: float = 0.5
     milestones: tuple[int, ...] = ()
     final_lr: float = 0.0
+    dropout: float | None = None
     label_smoothing: float = 0.0
     clip_norm: float | None = None
     crop_padding: int = 2

@@ -128,7 +128,8 @@ def make_model(recipe: Recipe, dataset: Dataset) -> Module:
     """The recipe's network for these images, initialised.
 
     Raises:
-        ValueError: an unknown name, or a block that these images are too small for.
+        ValueError: an unknown name, or a block that these images are too small for, or dropout of
+            a network that has none.
     """
     from .. import create_model
 
@@ -139,6 +140,7 @@ def make_model(recipe: Recipe, dataset: Dataset) -> Module:
         num_classes=len(dataset.classes),
         in_channels=channels,
         image_size=(height, width),
+        **({} if recipe.dropout is None else {"dropout": recipe.dropout}),
     )
 
 

@@ -69,6 +69,7 @@ def test_every_field_has_help():
         ("padding_mode", "zero", "Did you mean 'zeros'?"),
         ("nesterov", 1, "recipe: nesterov is 1; expected True or False."),
         ("arch", "", "recipe: arch is ''; expected a name (text)."),
+        ("dropout", 1, "dropout is 1; expected a number of at least 0 and below 1 or None."),
         ("block", 3, "recipe: block is 3; expected a name (text) or None."),
         ("milestones", (30, 20), "expected rising epoch numbers"),
         ("milestones", "30", "expected rising epoch numbers"),

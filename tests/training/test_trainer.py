@@ -140,6 +140,14 @@ def test_whole_networks_too(tmp_path, arch, block):
     assert_same_training(tmp_path / "a", tmp_path / "b")
 
 
+def test_dropout_is_the_networks_own_unless_the_recipe_says(tmp_path):
+    for given, expected in ((None, 0.5), (0.0, 0.0)):
+        setting = recipe(arch="vgg11", dropout=given, limit_train=8, limit_test=8)
+        trainer = Trainer(setting, output=False, progress=False)
+        trainer.prepare()
+        assert trainer.model.config["dropout"] == expected
+
+
 def test_another_seed_gives_another_training(straight, tmp_path):
     history = Trainer(recipe(seed=1), tmp_path, progress=False).fit(stop_after=1)
     assert history[0]["train_loss"] != straight[1][0]["train_loss"]
@@ -395,6 +403,8 @@ def test_wrong_callbacks_and_names_are_refused_before_anything_runs(tmp_path):
         Trainer(recipe(dataset="cifr100"), tmp_path)
     with pytest.raises(ValueError, match="CBAM"):
         Trainer(recipe(arch="resnet18", block="CBM_12"), tmp_path)
+    with pytest.raises(ValueError, match=r"dropout is 0\.1, but resnet18 has none"):
+        Trainer(recipe(arch="resnet18", dropout=0.1), tmp_path)
     with pytest.raises(ValueError, match="stop_after is 0"):
         Trainer(recipe(), tmp_path).fit(stop_after=0)
     with pytest.raises(DataError):
