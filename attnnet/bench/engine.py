@@ -32,6 +32,12 @@ class Job:
         return self.arch if self.block is None else f"{self.arch} {self.block}"
 
     @cached_property
+    def flops(self) -> float:
+        """Operations of an evaluation of the batch by the definition, a multiply-add being two."""
+        summary = create_model(self.arch, self.block, num_classes=self.classes).summary((3, 32, 32))
+        return 2.0 * summary.total_multiply_adds * self.batch
+
+    @cached_property
     def images(self) -> np.ndarray:
         """(batch, 3, 32, 32), standard normal."""
         rng = np.random.default_rng(0)

@@ -8,7 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from ..errors import unknown_name
 from .engine import Attnnet, Engine, Job, Runner
+from .footprint import MEMORY
+from .machine import peak_gflops
 from .record import Record
 from .timing import interleaved
 
@@ -40,7 +43,7 @@ LARGEST_BATCH = {"AA": 16}
 def training(
     engines: Sequence[Engine], rounds: int, jobs: Sequence[Job] = TRAINING
 ) -> Iterator[Record]:
-    """Images a second of training steps."""
+    """Images a second of training steps, which count as three evaluations."""
     for job in jobs:
         case = f"{job.network}, batch {job.batch}"
         yield from _compare("training", case, job, engines, rounds)
@@ -53,6 +56,23 @@ def inference(
     for job in jobs:
         case = f"{job.network}, batch {job.batch}"
         yield from _compare("inference", case, job, engines, rounds)
+
+
+def only(networks: Sequence[str], jobs: Sequence[Job]) -> list[Job]:
+    """The jobs of the networks, each "ARCH" or "ARCH:BLOCK"; all for none."""
+    return [job for job in jobs if not networks or _option(job) in networks]
+
+
+def check(networks: Sequence[str]) -> None:
+    """Raises a ValueError for a network that no section knows."""
+    names = dict.fromkeys(_option(job) for job in (*TRAINING, *INFERENCE, *MEMORY))
+    for network in networks:
+        if network not in names:
+            raise unknown_name("network", network, names)
+
+
+def _option(job: Job) -> str:
+    return job.network.replace(" ", ":")
 
 
 def smaller(job: Job) -> Job:
@@ -88,6 +108,11 @@ def _compare(
         if taken.batch != job.batch:
             notes[engine.name] = f"at batch {taken.batch}"
     times = interleaved({name: runner.step for name, runner in runners.items()}, rounds)
+    if job.batch > 1:
+        done = (3 if section == "training" else 1) * job.flops / times[Attnnet.name].median / 1e9
+        notes[Attnnet.name] = (
+            f"{done:.0f} direct-equivalent GFLOP/s, {100 * done / peak_gflops():.0f} % of the peak"
+        )
     for engine in engines:
         time = times.get(engine.name)
         value = None

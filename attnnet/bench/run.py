@@ -25,6 +25,7 @@ def run(
     sections: Sequence[str] = SECTIONS,
     vs: Sequence[str] = (),
     *,
+    only: Sequence[str] = (),
     batch: int = 128,
     rounds: int = 5,
     output: str | os.PathLike[str] | None = None,
@@ -36,6 +37,8 @@ def run(
         sections: some of ``SECTIONS`` (default: all).
         vs: systems to compare with: "torch", "onnxruntime", "openvino", "mnn"; "grad-cam" for the
             section cams (default: none).
+        only: networks of the sections training, inference and memory, for example "resnet18" or
+            "resnet18:NEW_12" (default: all).
         batch: of the sections operations and blocks (default 128).
         rounds: how often each piece is timed, in turn with the others (default 5).
         output: folder for bench.json and, where matplotlib is installed, bench.png (default: no
@@ -46,12 +49,13 @@ def run(
         The figures.
 
     Raises:
-        ValueError: an unknown section or system.
+        ValueError: an unknown section, system or network.
         ModuleNotFoundError: a system that is not installed.
     """
     for section in sections:
         if section not in SECTIONS:
             raise unknown_name("section", section, SECTIONS)
+    networks.check(only)
     engines = _engines(vs, get_num_threads())
     header = describe()
     for name, value in header.items():
@@ -59,7 +63,7 @@ def run(
     records: list[Record] = []
     for section in sections:
         found = []
-        for record in _section(section, engines, vs, batch, rounds):
+        for record in _section(section, engines, vs, only, batch, rounds):
             found.append(record)
             say(f"  {record.section}: {record.case}, {record.engine}: done")
         say("\n" + comparison(found) + "\n")
@@ -102,7 +106,12 @@ def _engines(vs: Sequence[str], threads: int) -> list[Engine]:
 
 
 def _section(
-    name: str, engines: Sequence[Engine], vs: Sequence[str], batch: int, rounds: int
+    name: str,
+    engines: Sequence[Engine],
+    vs: Sequence[str],
+    only: Sequence[str],
+    batch: int,
+    rounds: int,
 ) -> Iterator[Record]:
     threads = get_num_threads()
     packages = [p for p in ("attnnet", *vs) if p in footprint.INSTALLED]
@@ -111,15 +120,17 @@ def _section(
     if name == "blocks":
         return operations.blocks(batch, rounds)
     if name == "training":
-        return networks.training([e for e in engines if e.trains], rounds)
+        jobs = networks.only(only, networks.TRAINING)
+        return networks.training([e for e in engines if e.trains], rounds, jobs)
     if name == "inference":
-        return networks.inference(engines, rounds)
+        return networks.inference(engines, rounds, networks.only(only, networks.INFERENCE))
     if name == "cams":
         return cams.cams(vs, rounds)
     if name == "scaling":
         return scaling(rounds)
     if name == "memory":
-        return footprint.memory([e.name for e in engines if e.trains], threads)
+        jobs = networks.only(only, footprint.MEMORY)
+        return footprint.memory([e.name for e in engines if e.trains], threads, jobs)
     if name == "import":
         return footprint.import_time(packages)
     return footprint.installed_size(packages)

@@ -19,6 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vs", nargs="+", default=[], metavar="SYSTEM", help="systems to compare with"
     )
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="ARCH[:BLOCK]",
+        help="networks of the sections training, inference and memory; default: all",
+    )  # fmt: skip
     parser.add_argument("--batch", type=int, default=128, metavar="N", help="batch of operations "
                         "and blocks; default 128")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds; default 5")
@@ -41,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         return _profile(args)
     sections = args.sections or [section for section in SECTIONS if section != "scaling"]
     run_benchmarks(
-        sections, args.vs, batch=args.batch, rounds=args.rounds, output=args.output
+        sections, args.vs, only=args.only, batch=args.batch, rounds=args.rounds, output=args.output
     )  # fmt: skip
     return 0
 

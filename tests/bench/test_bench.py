@@ -1,6 +1,7 @@
 """The benchmark: how it times, what it compares, what it refuses to time, and its report."""
 
 import json
+import re
 import sys
 import types
 
@@ -100,6 +101,23 @@ def test_what_computes_something_else_is_not_timed():
     assert wrong.value is None and "its logits are off by 1e+02 %" in wrong.note
 
 
+def test_networks_can_be_chosen():
+    jobs = networks.only(["resnet18", "vgg19:NEW_1"], networks.TRAINING)
+    assert [job.network for job in jobs] == ["resnet18", "vgg19 NEW_1"]
+    assert networks.only([], networks.INFERENCE) == list(networks.INFERENCE)
+    with pytest.raises(ValueError, match=r"NEW_21'.*Did you mean 'resnet18:NEW_12'"):
+        bench.run(["training"], only=["resnet18:NEW_21"])
+
+
+def test_ours_is_held_against_the_peak():
+    (found,) = networks.inference([Attnnet()], 1, [SMALL])
+    job = Job("vgg11", None, 1, 10)
+    assert job.flops == 2 * job.model().summary((3, 32, 32)).total_multiply_adds
+    pattern = r"(\d+) direct-equivalent GFLOP/s, (\d+) % of the peak"
+    flops, share = re.fullmatch(pattern, found.note).groups()
+    assert int(flops) > 0 and 0 < int(share) < 1000
+
+
 def test_what_fails_is_named_and_ends_nothing():
     ours, wrong = networks.training([Attnnet(), Wrong()], 1, [SMALL])
     assert ours.value > 0
@@ -163,7 +181,7 @@ def test_unknown_sections_and_systems_are_refused(capsys):
 def test_profile_of_a_step(tmp_path, capsys):
     words = ["bench", "--profile", "vgg11:SE_1", "--batch", "2", "--output", str(tmp_path)]
     assert main(words) == 0
-    assert "conv2d, backward" in capsys.readouterr().out
+    assert "conv2d_batch_norm, backward" in capsys.readouterr().out
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
 
 
