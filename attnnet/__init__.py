@@ -30,7 +30,7 @@ from .tensor import Tensor, from_dlpack, tensor  # noqa: E402
 
 _MODULES = (
     "bench", "cli", "data", "errors", "explain", "interop", "models", "nn", "optim", "plots",
-    "training",
+    "study", "training",
 )
 _NAMES = {
     "nn": ("Module", "Parameter", "list_blocks", "register_block"),

@@ -16,6 +16,7 @@ from .parser import Parser, one_line
 COMMANDS = {
     "train": "train a network, or go on with a training",
     "evaluate": "accuracy of a checkpoint: top-1, top-5, each class",
+    "study": "which block, where, and is the difference real? Many trainings, compared",
     "infer": "what a network says of images",
     "cam": "where a network looks: class activation maps, guided backpropagation",
     "compare": "the same images through several networks, as a page",

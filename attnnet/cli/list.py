@@ -1,4 +1,4 @@
-"""``attnnet list``: the models, blocks, data sets and presets there are."""
+"""``attnnet list``: the models, blocks, data sets, presets and ready studies there are."""
 
 from __future__ import annotations
 
@@ -57,9 +57,16 @@ def _presets() -> dict[str, str]:
     return {name: preset_summary(name) for name in list_presets()}
 
 
+def _studies() -> dict[str, str]:
+    from ..study.presets import list_plans, plan_summary
+
+    return {name: plan_summary(name) for name in list_plans()}
+
+
 _LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "models": _models,
     "blocks": _blocks,
     "data": _data,
     "presets": _presets,
+    "studies": _studies,
 }

@@ -89,11 +89,11 @@ def _add_field(group: Any, name: str, annotation: str) -> None:
     if name in _CHOICES:
         metavar = None  # argparse shows the choices
     group.add_argument(
-        option, type=_converter(annotation), metavar=metavar, choices=_CHOICES.get(name), **common
+        option, type=converter(annotation), metavar=metavar, choices=_CHOICES.get(name), **common
     )
 
 
-def _converter(annotation: str) -> Callable[[str], Any]:
+def converter(annotation: str) -> Callable[[str], Any]:
     """From an option's text to a value; the recipe checks what it means."""
     kinds = annotation.split(" | ")
 
@@ -102,6 +102,10 @@ def _converter(annotation: str) -> Callable[[str], Any]:
             return None
         if kinds[0] == "str":
             return text
+        if kinds[0] == "bool":
+            if text.lower() not in ("true", "false"):
+                raise argparse.ArgumentTypeError(f"got {text!r}; expected true or false")
+            return text.lower() == "true"
         try:
             if kinds[0].startswith("tuple"):
                 part = int if "int" in kinds[0] else float

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .evaluate import Evaluation
     from .history import History
     from .trainer import Trainer
 
@@ -59,6 +60,9 @@ class Callback:
     def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> None:
         """An epoch is trained and evaluated; ``row`` is its line of the history."""
 
+    def on_test(self, trainer: Trainer, evaluation: Evaluation) -> None:
+        """After the last epoch, what the best one says of the test images; it is booked next."""
+
     def on_message(self, trainer: Trainer, text: str) -> None:
         """The trainer has something to say, in one line."""
 
@@ -97,6 +101,10 @@ class CallbackList(Callback):
     def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> None:
         for callback in self.callbacks:
             callback.on_epoch_end(trainer, row)
+
+    def on_test(self, trainer: Trainer, evaluation: Evaluation) -> None:
+        for callback in self.callbacks:
+            callback.on_test(trainer, evaluation)
 
     def on_message(self, trainer: Trainer, text: str) -> None:
         for callback in self.callbacks:

@@ -37,6 +37,7 @@ def finish(trainer: Trainer) -> None:
         keeping.write_history(trainer)
         _say_interrupted(trainer)
         return
+    trainer.callbacks.on_test(trainer, evaluation)
     best = trainer.position.best
     history.summary = {
         "best_epoch": best.epoch,

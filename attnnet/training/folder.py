@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
-import socket
-from typing import Any
 
 from ..errors import CheckpointError
 from . import behind
 from .files import TEMPORARY, write_atomically
+from .lock import FolderLock
 
 LAST, BEST, LOCK = "last.safetensors", "best.safetensors", "train.lock"
 
@@ -40,16 +38,14 @@ class RunFolder:
     Raises:
         CheckpointError: the folder holds a training already.
 
-    ``open`` takes the lock, ``close`` gives it back. The lock is the kernel's (``flock``) where
-    the file system has it: it ends with its process, whatever ended that. Elsewhere the process
-    number in the file decides: the lock of a process that is gone counts for nothing.
+    ``open`` takes the lock, ``close`` gives it back.
     """
 
     def __init__(self, path: str | None, name: str = "training", anew: bool = False) -> None:
         self.path = fresh_folder(name) if path is None else path
         self._new_name = name if path is None else None
         self._anew = anew
-        self._lock: int | None = None
+        self._lock: FolderLock | None = None
         self._check()
 
     def _check(self) -> None:
@@ -85,7 +81,7 @@ class RunFolder:
         behind.wait(self.path)  # what is written there holds the lock
         try:
             self._make()
-            self._lock = self._take_lock()
+            self._lock = FolderLock(self.path, LOCK, "training")
             self._check()
             self._anew = True  # what is written from now on is ours
             probe = self.file(f".probe{TEMPORARY}")
@@ -118,84 +114,6 @@ class RunFolder:
 
     def close(self) -> None:
         """Gives the lock back; does nothing without it."""
-        if self._lock is None:
-            return
-        with contextlib.suppress(OSError):  # the folder may have been removed meanwhile
-            os.unlink(self.file(LOCK))
-        os.close(self._lock)
+        if self._lock is not None:
+            self._lock.release()
         self._lock = None
-
-    def _take_lock(self) -> int:
-        path = self.file(LOCK)
-        for _ in range(100):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            owner = _read_owner(fd)
-            if not _flock(fd, owner):
-                os.close(fd)
-                who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
-                raise CheckpointError(
-                    f"another training is using the folder {self.path} ({who}). "
-                    "Choose another folder, or wait until it has ended."
-                )
-            # The file may have been removed by its last owner between our opening and locking it.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(fd), os.stat(path)):
-                    _write_owner(fd)
-                    return fd
-            os.close(fd)
-        raise CheckpointError(f"cannot lock the folder {self.path}: {LOCK} keeps vanishing.")
-
-
-def _flock(fd: int, owner: dict[str, Any]) -> bool:
-    """Takes the lock; False when somebody else holds it."""
-    try:
-        import fcntl
-
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        return not _alive(owner)
-
-
-def _read_owner(fd: int) -> dict[str, Any]:
-    try:
-        os.lseek(fd, 0, os.SEEK_SET)
-        owner = json.loads(os.read(fd, 4096))
-    except (ValueError, OSError):
-        return {}
-    return owner if isinstance(owner, dict) else {}
-
-
-def _write_owner(fd: int) -> None:
-    pid = os.getpid()
-    owner = {"pid": pid, "host": socket.gethostname(), "started": _started(pid)}
-    os.ftruncate(fd, 0)
-    os.lseek(fd, 0, os.SEEK_SET)
-    os.write(fd, json.dumps(owner).encode())
-
-
-def _started(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks; tells it from a later one of its number."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()
-    except (OSError, IndexError):
-        return None
-
-
-def _alive(owner: dict[str, Any]) -> bool:
-    """Whether the process that wrote a lock file still runs; another machine's counts as alive."""
-    pid = owner.get("pid")
-    if not isinstance(pid, int) or pid <= 0:
-        return False
-    if owner.get("host") != socket.gethostname():
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return owner.get("started") == _started(pid)

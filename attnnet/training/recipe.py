@@ -259,9 +259,7 @@ class Recipe:
     seed: int = 42
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in _FIELDS:
-            raise unknown_name("field of a recipe", name, _FIELDS)
-        super().__setattr__(name, _FIELDS[name][0](name, value))
+        super().__setattr__(name, check_field(name, value))
 
     def __post_init__(self) -> None:
         self.validate()
@@ -389,7 +387,7 @@ class Recipe:
             OSError: the file cannot be read.
         """
         try:
-            return cls.from_dict(_read_table(os.fspath(path)))
+            return cls.from_dict(read_table(os.fspath(path)))
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from None
 
@@ -404,28 +402,46 @@ class Recipe:
         write_atomically(os.fspath(path), (json.dumps(self.to_dict(), indent=2) + "\n").encode())
 
 
+def check_field(name: str, value: Any) -> Any:
+    """A field's value as a recipe holds it.
+
+    Raises:
+        ValueError: no such field (with the nearest match), or a wrong value.
+    """
+    if name not in _FIELDS:
+        raise unknown_name("field of a recipe", name, _FIELDS)
+    return _FIELDS[name][0](name, value)
+
+
 def field_help(name: str) -> str:
     """What a field means, in one line."""
     return _FIELDS[name][1]
 
 
-def _read_table(path: str) -> Any:
-    """The table in a JSON or TOML file."""
+def read_table(path: str, what: str = "recipe") -> Any:
+    """The table in a JSON or TOML file.
+
+    Args:
+        path: ends in ``.toml`` for TOML. what: what the file should hold, for messages.
+
+    Raises:
+        ValueError: it holds no table. OSError: it cannot be read.
+    """
     with open(path, "rb") as file:
         raw = file.read(_LARGEST_FILE + 1)
     if len(raw) > _LARGEST_FILE:
-        raise ValueError(f"larger than {_LARGEST_FILE} bytes; this is no recipe.")
+        raise ValueError(f"larger than {_LARGEST_FILE} bytes; this is no {what}.")
     try:
         text = raw.decode("utf-8")
         if not path.lower().endswith(".toml"):
             return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"not a JSON recipe: {error}.") from None
+        raise ValueError(f"not a JSON {what}: {error}.") from None
     try:
         import tomllib
     except ModuleNotFoundError:
-        raise ValueError("TOML needs Python 3.11 or newer; write the recipe as JSON.") from None
+        raise ValueError(f"TOML needs Python 3.11 or newer; write the {what} as JSON.") from None
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"not a TOML recipe: {error}.") from None
+        raise ValueError(f"not a TOML {what}: {error}.") from None

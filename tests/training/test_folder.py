@@ -13,6 +13,7 @@ from reference import processes
 
 from attnnet.errors import CheckpointError
 from attnnet.training import folder as folders
+from attnnet.training import lock
 from attnnet.training.folder import LOCK, RunFolder, fresh_folder
 
 
@@ -96,7 +97,7 @@ def test_without_flock_the_process_number_decides(tmp_path):
         run.open()
         run.close()
     for alive in (
-        {"pid": me, "host": host, "started": folders._started(me)},
+        {"pid": me, "host": host, "started": lock._started(me)},
         {"pid": 1, "host": "elsewhere", "started": "1"},
     ):
         leave(**alive)

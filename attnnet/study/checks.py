@@ -1,0 +1,198 @@
+"""What is looked at before a plan's first run starts."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ..training.recipe import check_field
+
+if TYPE_CHECKING:
+    from .plan import Plan, Run
+
+# What the plan itself says of each run, and under which key.
+_OWN = {"arch": "networks", "block": "blocks", "dataset": "datasets", "seed": "seeds"}
+_PLACED = re.compile(r"_[0-9]+(\+|$)")  # a placement, not a block alone
+_BASE = ("none", "base", "resnet")
+_LISTS = ("networks", "datasets", "blocks", "stages", "imports")
+
+
+def imports(names: Any) -> None:
+    """Imports what registers blocks and networks of ones own.
+
+    Raises:
+        ValueError: a module is not there.
+    """
+    for name in _strings("imports", names):
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"plan: imports names {name!r}, which Python does not find ({error})."
+            ) from None
+
+
+def tidy(plan: Plan) -> dict[str, Any]:
+    """The plan's fields, checked each by itself, with canonical names of networks and data sets.
+
+    Raises:
+        ValueError: a field has a wrong value; says which and what was expected.
+    """
+    from ..models import find_model
+
+    if not isinstance(plan.name, str) or not plan.name.strip():
+        raise ValueError(f"plan: name is {plan.name!r}; expected text.")
+    found: dict[str, Any] = {name: _strings(name, getattr(plan, name)) for name in _LISTS}
+    for name in ("networks", "datasets"):
+        if not found[name]:
+            raise ValueError(f"plan: {name} is empty; expected at least one.")
+    found["networks"] = tuple(find_model(name) for name in found["networks"])
+    found["datasets"] = tuple(_dataset(name) for name in found["datasets"])
+    for name in _LISTS:
+        _no_twins(name, found[name])
+    found["seeds"] = _seeds(plan.seeds)
+    validation = plan.validation
+    if validation is None:
+        raise ValueError(
+            "plan: validation is None; a study chooses the best epoch on images held out of the "
+            "training images (a fraction or a count), never on the test images."
+        )
+    found["validation"] = check_field("validation", validation)
+    found["recipes"] = _recipes(plan.recipes)
+    found["changes"] = _fields("recipe", plan.changes or {}, preset=False)
+    return found
+
+
+def placements(arch: str, blocks: Iterable[str], stages: Iterable[str]) -> list[str | None]:
+    """The rows of a network: None for the base, every block at every stage, whole placements.
+
+    Raises:
+        ValueError: an unknown block (with the nearest match), stages that are none, a placement
+            that comes twice, blocks without stages or stages without blocks.
+    """
+    from ..models import list_models, read_placement
+    from ..nn.registry import find_block
+
+    whole = [b for b in blocks if _PLACED.search(b) or b.lower() in _BASE]
+    alone = [find_block(b).name for b in blocks if b not in whole]
+    stages = list(stages)
+    if alone and not stages:
+        raise ValueError(
+            f"plan: stages is empty; expected where {alone[0]} is to stand, for example ['12']."
+        )
+    if stages and not alone and not whole:
+        raise ValueError("plan: stages are there, but no blocks; expected some, such as ['CBAM'].")
+    for stage in stages:
+        if not stage.isdigit():
+            raise ValueError(
+                f"plan: stages holds {stage!r}; expected digits such as '1' or '12', one a stage."
+            )
+    found: dict[str | None, str] = {None: "the base"}
+    for text in [f"{b}_{s}" for b in alone for s in stages] + whole:
+        placement = read_placement(text, stages=9, base="RESNET", also_base=list_models())
+        if not placement.blocks:
+            continue  # the base is there already
+        if placement.name in found:
+            raise ValueError(
+                f"plan: {text} is the same placement as {found[placement.name]}; expected each "
+                "once."
+            )
+        found[placement.name] = text
+    return list(found)
+
+
+def networks(runs: Iterable[Run]) -> None:
+    """Makes each network of a plan once, at the size of its images.
+
+    Raises:
+        ValueError: a network has no such stage, or a block cannot work there.
+    """
+    for run in runs:
+        run.recipe.check_names()
+        try:
+            _make(run.family.arch, run.block, run.recipe.image_size or 32)
+        except ValueError as error:
+            raise ValueError(f"plan: {run.family.arch} with {run.block}: {error}") from None
+
+
+@cache
+def _make(arch: str, block: str | None, size: int) -> None:
+    """Makes a network, which says whether that can be; the random numbers stay where they are."""
+    from .. import create_model, get_rng_state, set_rng_state
+
+    random = get_rng_state()
+    try:
+        create_model(arch, block, num_classes=10, in_channels=3, image_size=(size, size))
+    finally:
+        set_rng_state(random)
+
+
+def _strings(name: str, values: Any) -> tuple[str, ...]:
+    good = isinstance(values, (list, tuple)) and all(isinstance(v, str) and v for v in values)
+    if not good:
+        raise ValueError(f"plan: {name} is {values!r}; expected a list of names (text).")
+    return tuple(values)
+
+
+def _no_twins(name: str, values: tuple[Any, ...]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"plan: {name} holds {value!r} twice; expected each once.")
+
+
+def _dataset(name: str) -> str:
+    from ..training.names import check_dataset
+
+    check_dataset(name)
+    if name.lower().startswith("folder:"):  # workers may start elsewhere
+        return "folder:" + os.path.abspath(name[len("folder:") :])
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def _seeds(seeds: Any) -> tuple[int, ...]:
+    good = isinstance(seeds, (list, tuple)) and len(seeds) and all(
+        isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in seeds
+    )  # fmt: skip
+    if not good:
+        raise ValueError(
+            f"plan: seeds is {seeds!r}; expected whole numbers of at least 0, or how many seeds."
+        )
+    _no_twins("seeds", tuple(seeds))
+    return tuple(seeds)
+
+
+def _recipes(recipes: Any) -> dict[str, dict[str, Any]] | None:
+    if recipes is None:
+        return None
+    if not isinstance(recipes, Mapping) or not recipes:
+        raise ValueError(
+            f"plan: recipes is {recipes!r}; expected names of presets, or a table with a table of "
+            "fields for each recipe."
+        )
+    return {str(name): _fields(f"recipes.{name}", fields) for name, fields in recipes.items()}
+
+
+def _fields(where: str, fields: Any, preset: bool = True) -> dict[str, Any]:
+    """Fields of a recipe, none of which the plan itself says."""
+    from ..training.presets import preset_fields
+
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"plan: {where} is {fields!r}; expected a table of a recipe's fields.")
+    for name in fields:
+        if name in _OWN:
+            raise ValueError(f"plan: {where} sets {name}; expected that in {_OWN[name]}.")
+        if name == "preset" and preset:
+            preset_fields(fields[name])
+            continue
+        try:
+            check_field(name, fields[name])
+        except ValueError as error:
+            raise ValueError(f"plan: {where}: {error}") from None
+    if "validation" in fields and fields["validation"] is None:
+        raise ValueError(f"plan: {where} sets validation to None; expected a fraction or a count.")
+    return dict(fields)
+

@@ -1,0 +1,191 @@
+"""One run, in this process: trained to its end, measured, its figures written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import CheckpointError, NaNLossError
+from ..training.callbacks import BatchResult, Callback
+from ..training.files import write_atomically
+from ..training.folder import LAST
+from ..training.lock import FolderInUseError
+from ..training.once import train
+from ..training.recipe import Recipe
+from ..training.state import fingerprint
+from ..training.trainer import Trainer
+from .folder import FAILED, PREDICTIONS, read_result, write_failure
+
+if TYPE_CHECKING:
+    from ..training import Evaluation, History
+
+Tell = Callable[[dict[str, Any]], None]
+_PATIENCE = 30.0  # seconds that a lock of the run's folder is waited for
+_OFTEN = 0.5  # seconds between two reports of steps
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker needs to know of a run; plain values, so that it can be sent anywhere.
+
+    Attributes:
+        name: of the run. folder: its folder. recipe: as ``Recipe.to_dict`` gives it.
+        data: the folder of the data sets' files, or None.
+        imports: modules to import first. threads: to compute with; 0: leave them as they are.
+    """
+
+    name: str
+    folder: str
+    recipe: dict[str, Any]
+    data: str | None = None
+    imports: tuple[str, ...] = ()
+    threads: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values; ``Task(**fields)`` reads them."""
+        return asdict(self)
+
+
+@dataclass
+class Control:
+    """What may be asked of a run while it goes.
+
+    Attributes:
+        threads: to compute with from the next step on; 0: as before.
+        stop: end in order after the step.
+    """
+
+    threads: int = 0
+    stop: bool = False
+    told: float = field(default=0.0, repr=False)
+
+
+def execute(
+    task: Task, tell: Tell, control: Control | None = None, progress: bool | str = False
+) -> dict[str, Any]:
+    """Does a run: begins it, goes on with it, or finds it done.
+
+    Args:
+        task: the run. tell: is called with each event, a dict with the key ``event``.
+        control: may be changed from another thread meanwhile.
+        progress: what the training itself shows, as for ``Trainer``.
+
+    Returns:
+        The outcome: ``{"state": "done"}``, ``{"state": "stopped"}`` after an interruption, or
+        ``{"state": "failed", "kind": ..., "message": ...}``; the failure is in the run's folder.
+    """
+    from .. import set_num_threads
+
+    control = control or Control()
+    if task.threads:
+        set_num_threads(task.threads)
+    try:
+        for name in task.imports:
+            import_module(name)
+        recipe = Recipe.from_dict(task.recipe)
+        if read_result(task.folder, recipe) is None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(task.folder, FAILED))
+            if not _train(task, recipe, Watch(tell, control), progress):
+                return {"state": "stopped"}
+            from .measure import write_result
+
+            write_result(task.folder, recipe, task.data)
+    except KeyboardInterrupt:
+        return {"state": "stopped"}
+    except Exception as error:  # a block of ones own may raise anything
+        kind, message = type(error).__name__, _in_words(error)
+        write_failure(task.folder, kind, message)
+        return {"state": "failed", "kind": kind, "message": message}
+    return {"state": "done"}
+
+
+def _in_words(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    known = isinstance(error, (CheckpointError, NaNLossError, ValueError)) and text
+    return text if known else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _train(task: Task, recipe: Recipe, watch: Watch, progress: bool | str) -> bool:
+    """Trains; whether to the end."""
+    options: dict[str, Any] = {"callbacks": [watch], "progress": progress, "data": task.data}
+    history = _patiently(lambda: train(recipe, task.folder, **options))
+    if not history.interrupted and not os.path.exists(os.path.join(task.folder, PREDICTIONS)):
+        # The training is done, but what it said of the test images was lost: only that is made.
+        history = Trainer.resume(os.path.join(task.folder, LAST), **options).fit()
+    return not history.interrupted
+
+
+def _patiently(work: Callable[[], History]) -> History:
+    """Does the work; where its folder is in use, waits for who may be about to end there."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return work()
+        except FolderInUseError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
+class Watch(Callback):
+    """Tells of epochs and steps, keeps what is said of the test images, does as it is asked.
+
+    Args:
+        tell: is called with each event. control: what is asked.
+    """
+
+    def __init__(self, tell: Tell, control: Control) -> None:
+        self._tell, self._control = tell, control
+
+    def _obey(self, trainer: Trainer) -> None:
+        from .. import get_num_threads, set_num_threads
+
+        wanted = self._control.threads
+        if wanted and wanted != get_num_threads():
+            set_num_threads(wanted)
+        if self._control.stop:
+            trainer.stop()
+
+    def _report(self, trainer: Trainer, share: float, **more: Any) -> None:
+        self._control.told = time.monotonic()
+        self._tell({
+            "event": "progress", "epochs": trainer.epoch, "of": trainer.recipe.epochs,
+            "share": share, **more,
+        })  # fmt: skip
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self._report(trainer, trainer.epoch / trainer.recipe.epochs)
+        self._obey(trainer)
+
+    def on_batch_end(self, trainer: Trainer, result: BatchResult) -> None:
+        self._obey(trainer)
+        if time.monotonic() - self._control.told >= _OFTEN:
+            done = result.epoch + (result.batch + 1) / result.batches
+            self._report(trainer, done / trainer.recipe.epochs)
+
+    def on_evaluate(self, trainer: Trainer, done: int, total: int) -> None:
+        self._obey(trainer)
+
+    def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        share = trainer.epoch / trainer.recipe.epochs
+        self._report(trainer, share, top1=row.get(f"{trainer.data.split}_top1"))
+
+    def on_test(self, trainer: Trainer, evaluation: Evaluation) -> None:
+        test = trainer.data.test
+        arrays = {
+            "labels": test.labels.astype(np.int32),
+            "predictions": evaluation.predictions.astype(np.int32),
+            "confidence": evaluation.confidence.astype(np.float32),
+            "images": np.array(json.dumps(fingerprint(test), sort_keys=True)),
+        }
+        path = os.path.join(str(trainer.folder), PREDICTIONS)
+        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))

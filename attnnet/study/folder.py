@@ -1,0 +1,192 @@
+"""A study's folder: its plan, its lock, a folder for each run and what state that is in.
+
+    study.json       the plan, and the commands that worked on it
+    runs/NAME/       a training's folder, and beside its files:
+        predictions.npz  what the chosen epoch says of each test image
+        result.json      the figures of a run that is done; written last
+        failed.json      why a run could not be done
+        log.txt          what the training said
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import CheckpointError
+from ..training.files import write_atomically
+from ..training.folder import LAST
+from ..training.lock import FolderLock
+from ..training.recipe import Recipe
+from .plan import Plan, Run
+
+STUDY, LOCK = "study.json", "study.lock"
+PREDICTIONS, RESULT, FAILED, LOG = "predictions.npz", "result.json", "failed.json", "log.txt"
+# What makes failing again certain: the same recipe gives the same bits, NaN among them.
+FINAL = ("NaNLossError",)
+
+
+@dataclass
+class State:
+    """Where a run stands.
+
+    Attributes:
+        kind: "waiting", "begun", "done" or "failed".
+        message: why it failed.
+        final: it would fail again.
+    """
+
+    kind: str
+    message: str = ""
+    final: bool = False
+
+
+class StudyFolder:
+    """A folder that one study at a time may work in.
+
+    Args:
+        path: the folder; made by ``open``.
+
+    ``open`` takes the lock, ``close`` gives it back; reading needs neither.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._lock: FolderLock | None = None
+
+    def file(self, *names: str) -> str:
+        """The path of a file in the folder."""
+        return os.path.join(self.path, *names)
+
+    def of(self, run: Run, *names: str) -> str:
+        """The path of a run's folder, or of a file in it."""
+        return self.file("runs", run.name, *names)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What ``study.json`` holds.
+
+        Raises:
+            CheckpointError: the folder holds no study, or a corrupt one.
+        """
+        path = self.file(STUDY)
+        try:
+            with open(path, encoding="utf-8") as file:
+                record = json.load(file)
+        except FileNotFoundError:
+            raise CheckpointError(f"{self.path}: holds no study (there is no {STUDY}).") from None
+        except ValueError as error:
+            raise CheckpointError(f"{path}: corrupt: {error}.") from None
+        if not isinstance(record, dict) or not isinstance(record.get("plan"), dict):
+            raise CheckpointError(f"{path}: corrupt: there is no plan in it.")
+        return record
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the study that the folder holds.
+
+        Raises:
+            CheckpointError: it holds none. ValueError: a block of ones own is not registered.
+        """
+        return Plan.from_dict(self.record["plan"])
+
+    def open(self, plan: Plan, command: str) -> None:
+        """Makes the folder, takes its lock, and books the plan.
+
+        Raises:
+            CheckpointError: another study is at work here, the folder holds another study, or it
+                cannot be written to.
+        """
+        try:
+            os.makedirs(self.path, exist_ok=True)
+            self._lock = FolderLock(self.path, LOCK, "study")
+            record = {"plan": {}, "commands": []}
+            if os.path.exists(self.file(STUDY)):
+                record = self.record
+                _check_grown(Plan.from_dict(record["plan"]), plan, self.path)
+            elif any(name != LOCK for name in os.listdir(self.path)):
+                raise CheckpointError(
+                    f"the folder {self.path} holds other things, but no study; choose another "
+                    "folder."
+                )
+            record["plan"] = plan.to_dict()
+            if command not in record["commands"]:
+                record["commands"] = [*record["commands"], command]
+            text = json.dumps(record, indent=1) + "\n"
+            write_atomically(self.file(STUDY), text.encode())
+        except OSError as error:
+            self.close()
+            raise CheckpointError(
+                f"cannot write to the folder {self.path}: {error.strerror or error}."
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Gives the lock back; does nothing without it."""
+        if self._lock is not None:
+            self._lock.release()
+        self._lock = None
+
+    def state(self, run: Run) -> State:
+        """Where a run stands, as its folder shows."""
+        return state_of(self.of(run), run.recipe)
+
+    def result(self, run: Run) -> dict[str, Any] | None:
+        """The figures of a run that is done; None: it is not."""
+        return read_result(self.of(run), run.recipe)
+
+
+def read_result(folder: str, recipe: Recipe) -> dict[str, Any] | None:
+    """The figures of a run that was done by this very recipe; None where it was not."""
+    try:
+        with open(os.path.join(folder, RESULT), encoding="utf-8") as file:
+            result = json.load(file)
+    except (OSError, ValueError):
+        return None
+    good = isinstance(result, dict) and result.get("recipe") == recipe.to_dict()
+    return result if good and os.path.exists(os.path.join(folder, PREDICTIONS)) else None
+
+
+def state_of(folder: str, recipe: Recipe) -> State:
+    """Where a run's folder stands."""
+    if read_result(folder, recipe) is not None:
+        return State("done")
+    with contextlib.suppress(OSError, ValueError), \
+            open(os.path.join(folder, FAILED), encoding="utf-8") as file:  # fmt: skip
+        failure = json.load(file)
+        if isinstance(failure, dict):
+            kind = str(failure.get("kind"))
+            return State("failed", str(failure.get("message", "")), kind in FINAL)
+    begun = os.path.exists(os.path.join(folder, LAST))
+    return State("begun" if begun else "waiting")
+
+
+def write_failure(folder: str, kind: str, message: str) -> None:
+    """Books why a run failed, where the disk has room for that."""
+    text = json.dumps({"kind": kind, "message": message}) + "\n"
+    with contextlib.suppress(OSError):
+        os.makedirs(folder, exist_ok=True)
+        write_atomically(os.path.join(folder, FAILED), text.encode())
+
+
+def _check_grown(there: Plan, here: Plan, path: str) -> None:
+    """Refuses a plan that lacks or changes a run of the plan that the folder holds."""
+    mine = {run.name: run.recipe for run in here.runs}
+    for run in there.runs:
+        if run.name not in mine:
+            raise CheckpointError(
+                f"the folder {path} holds another study: it has the run {run.name}, which is not "
+                "in this plan. Choose another folder, or give a plan that only adds to that one."
+            )
+        before, now = run.recipe.to_dict(), mine[run.name].to_dict()
+        other = [f"{k} is {before[k]!r} there, {now[k]!r} here" for k in now if before[k] != now[k]]
+        if other:
+            raise CheckpointError(
+                f"the folder {path} holds another study: in {run.name} {'; '.join(other)}. Choose "
+                "another folder."
+            )

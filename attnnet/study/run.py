@@ -1,0 +1,134 @@
+"""``run``: what a study's folder still lacks."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..markup import table
+from .board import Board
+from .execute import Task
+from .folder import State, StudyFolder
+from .plan import Plan, Run
+from .runner import Pool, run_here, usual_workers
+
+
+@dataclass
+class Progress:
+    """How far a study is.
+
+    Attributes:
+        folder: of the study. states: each run's name and where it stands.
+        interrupted: somebody stopped it.
+        signal: the signal that did; None: none.
+    """
+
+    folder: str
+    states: dict[str, State]
+    interrupted: bool = False
+    signal: signal.Signals | None = None
+
+    def count(self, kind: str) -> int:
+        """How many runs are "waiting", "begun", "done" or "failed"."""
+        return sum(state.kind == kind for state in self.states.values())
+
+    def __str__(self) -> str:
+        lines = [f"{self.count('done')} of {len(self.states)} runs done"]
+        for name, state in self.states.items():
+            if state.kind == "failed":
+                lines.append(f"failed: {name}: {state.message}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = [(name, state.kind, state.message) for name, state in self.states.items()]
+        return table(("run", "state", ""), rows)
+
+
+def run(
+    plan: Plan,
+    folder: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
+    *,
+    threads: int | None = None,
+    data: str | os.PathLike[str] | None = None,
+    progress: bool | str = True,
+    command: str | None = None,
+) -> Progress:
+    """Does what a study's folder still lacks: what is done is skipped, what was begun goes on to
+    the bit, what failed is tried again unless it must fail again (a NaN loss).
+
+    Args:
+        plan: the study. A plan that only adds to the one that the folder holds is taken.
+        folder: of the study; default: ``studies/NAME``.
+        workers: runs at once, each in a process of its own; default: one a core, as far as memory
+            goes. 0: one after another in this very process, which blocks that are registered here
+            alone need (others: ``imports`` in the plan).
+        threads: that all runs have together; default: as many as ``attnnet.get_num_threads()``.
+        data: the folder of the data sets' files, as for ``Trainer``.
+        progress: True: a table where there is room for one; "lines"; False: silent.
+        command: what to book as the command; default: a call of this function.
+
+    Returns:
+        How far the study is. Ctrl-C and SIGTERM end it in order: every run writes a checkpoint.
+
+    Raises:
+        CheckpointError: another study works in the folder, or it holds another study.
+        DataError: the images of a data set are missing or damaged.
+        ValueError: a wrong number of workers or threads.
+    """
+    from .. import get_num_threads
+
+    for name, value, least in (("workers", workers, 0), ("threads", threads, 1)):
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}.")
+    path = os.path.join("studies", plan.name) if folder is None else os.fspath(folder)
+    home = StudyFolder(path)
+    home.open(plan, command or f"attnnet.study.run(plan, {path!r})")
+    try:
+        todo = [run for run in plan.runs if not _settled(home.state(run))]
+        check_data(todo, data)
+        board = Board(plan.name, [(run, home.state(run)) for run in plan.runs], progress)
+        tasks = [task_of(home, plan, run, data) for run in todo]
+        if workers == 0:
+            finished = run_here(tasks, board.event)
+        else:
+            slots = workers or usual_workers(len(tasks))
+            finished = Pool(tasks, board.event, slots, threads or get_num_threads()).run()
+        board.draw(force=True)
+        return Progress(path, {run.name: home.state(run) for run in plan.runs}, not finished)
+    finally:
+        home.close()
+
+
+def _settled(state: State) -> bool:
+    return state.kind == "done" or (state.kind == "failed" and state.final)
+
+
+def task_of(
+    home: StudyFolder, plan: Plan, run: Run, data: str | os.PathLike[str] | None
+) -> Task:
+    """What a worker needs to know of a run."""
+    where = None if data is None else os.path.abspath(data)
+    return Task(
+        run.name, os.path.abspath(home.of(run)), run.recipe.to_dict(), where, tuple(plan.imports)
+    )
+
+
+def check_data(runs: Sequence[Run], data: str | os.PathLike[str] | None) -> None:
+    """Loads each data set once, which may download it, before several processes want it.
+
+    Raises:
+        DataError: the images are missing or damaged. ValueError: an option that does not fit.
+    """
+    from ..training.setup import load_named
+
+    seen: set[tuple[Any, ...]] = set()
+    for run in runs:
+        recipe = run.recipe
+        key = (recipe.dataset, recipe.image_size)
+        if key not in seen and recipe.dataset != "shapes":
+            load_named(recipe.dataset, data, image_size=recipe.image_size)
+        seen.add(key)

@@ -1,0 +1,271 @@
+"""Studies: runs in processes, killed, failing, interrupted; whatever happens, the same figures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reference import processes
+
+import attnnet
+from attnnet.errors import CheckpointError
+from attnnet.study import run
+from attnnet.study.execute import Task
+from attnnet.study.folder import StudyFolder
+from attnnet.study.runner import Pool, shares
+from attnnet.training import checkpoint
+from study.small import plan
+
+TESTS = str(Path(__file__).parents[1])
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The plan done in this process, without any trouble."""
+    folder = tmp_path_factory.mktemp("straight") / "study"
+    assert run(plan(), folder, 0, progress=False).count("done") == 4
+    return folder
+
+
+def figures(folder, of=None):
+    """What the runs said and measured, without what depends on the clock."""
+    home, found = StudyFolder(folder), {}
+    for one in (of or plan()).runs:
+        result = home.result(one)
+        assert result is not None, one.name
+        with np.load(home.of(one, "predictions.npz")) as said:
+            arrays = {name: said[name].tobytes() for name in said.files}
+        weights = checkpoint.load(home.of(one)).weights
+        summary = {k: v for k, v in result["summary"].items() if k != "seconds"}
+        kept = ("recipe", "ece", "parameters", "multiply_adds", "localisation", "skipped")
+        found[one.name] = (
+            summary, {k: result[k] for k in kept}, arrays,
+            {k: v.tobytes() for k, v in weights.items()},
+        )  # fmt: skip
+    return found
+
+
+def record(into):
+    return lambda name, word: into.append((name, word))
+
+
+def tasks(folder, of):
+    return [
+        Task(one.name, str(folder / "runs" / one.name), one.recipe.to_dict(),
+             imports=("study.small",)) for one in of.runs
+    ]  # fmt: skip
+
+
+def test_two_at_once_are_the_same_as_one_after_another(tmp_path, straight, capsys):
+    progress = run(plan(), tmp_path / "s", 2, progress="lines")
+    assert progress.count("done") == 4 and not progress.interrupted
+    assert figures(tmp_path / "s") == figures(straight)
+    out = capsys.readouterr().out
+    assert "small-SE_1-shapes-s43: done (4 of 4 runs done)\n" in out
+    log = (tmp_path / "s" / "runs" / "small-SE_1-shapes-s43" / "log.txt").read_text()
+    assert "accuracy: " in log and "1 thread\n" in log
+
+
+def test_a_run_is_a_training_like_any_other(straight, tmp_path):
+    one = plan().runs[1]
+    history = attnnet.train(one.recipe, tmp_path / "alone", progress=False)
+    result = StudyFolder(straight).result(one)
+    assert result["summary"]["test_top1"] == history.summary["test_top1"]
+    assert result["summary"]["chosen_on"] == "validation"
+    assert result["parameters"] == sum(
+        p.numel() for p in attnnet.load(tmp_path / "alone").parameters()
+    )
+    with np.load(StudyFolder(straight).of(one, "predictions.npz")) as said:
+        right = 100 * (said["predictions"] == said["labels"]).mean()
+        assert len(said["labels"]) == 80 and right == pytest.approx(history.summary["test_top1"])
+
+
+def test_what_is_done_is_not_done_again(straight):
+    stamps = {path: path.stat().st_mtime_ns for path in straight.glob("runs/*/*")}
+    before = figures(straight)
+    assert run(plan(), straight, 1, progress=False).count("done") == 4
+    assert {path: path.stat().st_mtime_ns for path in straight.glob("runs/*/*")} == stamps
+    assert figures(straight) == before
+
+
+def test_lost_figures_are_made_anew_without_training(tmp_path, straight):
+    of = plan(seeds=1, blocks=[], stages=[])
+    folder = tmp_path / "s"
+    run(of, folder, 0, progress=False)
+    (one,) = of.runs
+    for name in ("predictions.npz", "result.json"):
+        (folder / "runs" / one.name / name).unlink()
+    stamp = (folder / "runs" / one.name / "last.safetensors").stat().st_mtime_ns
+    run(of, folder, 0, progress=False)
+    assert figures(folder, of)[one.name] == figures(straight)[one.name]
+    assert (folder / "runs" / one.name / "last.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_killed_worker_loses_nothing(tmp_path):
+    of = plan(recipe={**plan().changes, "epochs": 30}, seeds=1)
+    killed, events, pids = [], [], {}
+
+    def event(name, word):
+        events.append((name, word["event"]))
+        if word["event"] == "start":
+            pids[name] = word["pid"]
+        middle = word["event"] == "progress" and 3 <= word["epochs"] < 25
+        if middle and name not in killed and "SE_1" in name:
+            os.kill(pids[name], signal.SIGKILL)
+            killed.append(name)
+
+    assert Pool(tasks(tmp_path / "s", of), event, 2, 2).run()
+    (name,) = killed
+    assert events.count((name, "again")) == 1 and events.count((name, "start")) == 2
+    log = (tmp_path / "s" / "runs" / name / "log.txt").read_text()
+    assert "goes on at epoch" in log and "goes on at epoch 1," not in log
+    run(of, tmp_path / "straight", 0, progress=False)
+    assert figures(tmp_path / "s", of) == figures(tmp_path / "straight", of)
+
+
+def test_failures_are_shown_and_do_not_stop_the_others(tmp_path):
+    of = plan(blocks=["DIES", "FULL", "NANS"], seeds=1)
+    events = []
+    Pool(tasks(tmp_path / "s", of), record(events), 2, 2, retries=1).run()
+    home = StudyFolder(tmp_path / "s")
+    states = {one.block: home.state(one) for one in of.runs}
+    assert states[None].kind == "done"
+    assert states["DIES_1"].message == (
+        "its process ended without a word (exit code 3), 2 times"
+    )
+    assert states["FULL_1"].message == "OSError: [Errno 28] No space left on device"
+    assert "the loss is NaN at epoch 1, step 1 of 6" in states["NANS_1"].message
+    assert states["NANS_1"].final and not states["FULL_1"].final
+    starts = [name for name, word in events if word["event"] == "start"]
+    assert sorted(starts) == sorted(
+        [one.name for one in of.runs] + [one.name for one in of.runs if one.block == "DIES_1"]
+    )
+
+
+def test_a_second_start_repeats_what_may_go_well_now(tmp_path, capsys):
+    of = plan(blocks=["FULL", "NANS"], seeds=1)
+    assert run(of, tmp_path / "s", 0, progress=False).count("failed") == 2
+    capsys.readouterr()
+    progress = run(of, tmp_path / "s", 0, progress="lines")
+    out = capsys.readouterr().out
+    assert "FULL_1-shapes-s42: started" in out and "NANS_1-shapes-s42: started" not in out
+    assert "failed: small-NANS_1-shapes-s42: the loss is NaN" in str(progress)
+
+
+def test_two_studies_in_one_folder_are_refused(tmp_path, straight):
+    home = StudyFolder(straight)
+    home.open(plan(), "first")
+    with pytest.raises(CheckpointError, match=f"another study.*process {os.getpid()}"):
+        run(plan(), straight, 0, progress=False)
+    home.close()
+    with pytest.raises(CheckpointError, match=r"has the run small-SE_1-shapes-s42, which is not"):
+        run(plan(blocks=["SEC"]), straight, 0, progress=False)
+    with pytest.raises(CheckpointError, match=r"lr is 0.002 there, 0.1 here"):
+        run(plan(recipe={**plan().changes, "lr": 0.1}), straight, 0, progress=False)
+    (tmp_path / "letters").write_text("dear")
+    with pytest.raises(CheckpointError, match="holds other things, but no study"):
+        run(plan(), tmp_path, 0, progress=False)
+    with pytest.raises(CheckpointError, match="holds no study"):
+        _ = StudyFolder(tmp_path).plan
+
+
+def test_a_plan_may_grow(tmp_path):
+    few = plan(seeds=1, blocks=[], stages=[])
+    run(few, tmp_path / "s", 0, progress=False)
+    more = plan(seeds=1)
+    assert run(more, tmp_path / "s", 0, progress=False).count("done") == 2
+    record = json.loads((tmp_path / "s" / "study.json").read_text())
+    assert record["plan"] == more.to_dict() and len(record["commands"]) == 1
+    with pytest.raises(CheckpointError, match="another study"):
+        run(few, tmp_path / "s", 0, progress=False)
+
+
+COMMAND = (
+    f"import sys; sys.path.insert(0, {TESTS!r}); from attnnet.cli import main; "
+    "sys.exit(main(sys.argv[1:]))"
+)
+OPTIONS = """study --imports study.small --networks small --datasets shapes --blocks SE --stages 1
+    --seeds 2 --output s --no-progress --set epochs=24 batch_size=32 limit_train=200 limit_test=80
+    warmup_epochs=0.5 --workers 2"""
+
+
+def start(folder, words):
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *words.split()], cwd=folder, env=processes.environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def running_workers(folder):
+    """Processes that hold a run's lock below a folder."""
+    found = []
+    for lock in Path(folder).glob("s/runs/*/train.lock"):
+        owner = json.loads(lock.read_text() or "{}")
+        if owner and Path(f"/proc/{owner['pid']}").exists():
+            found.append(owner["pid"])
+    return found
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.02)
+
+
+def of_options():
+    return plan(recipe={
+        "epochs": 24, "batch_size": 32, "limit_train": 200, "limit_test": 80, "warmup_epochs": 0.5,
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def straight_options(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("options") / "study"
+    run(of_options(), folder, 0, progress=False)
+    return folder
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_anywhere_it_goes_on_to_the_same_figures(tmp_path, number, straight_options):
+    process = start(tmp_path, OPTIONS)
+    begun = tmp_path / "s" / "runs" / "small-base-shapes-s42" / "last.safetensors"
+    wait_for(lambda: begun.exists() or process.poll() is not None)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert process.returncode == 130, err
+        assert "to go on: attnnet study --resume s\n" in out
+        assert not running_workers(tmp_path), "they ended before the study did"
+    else:
+        assert process.returncode == -signal.SIGKILL
+        wait_for(lambda: not running_workers(tmp_path))  # they notice that nobody listens
+    assert not begun.with_name("result.json").exists(), "it was stopped in the middle"
+    process = start(tmp_path, "study --resume s --no-progress --imports study.small")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and "--imports would change it" in err
+    process = start(tmp_path, "study --resume s --no-progress")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "4 of 4 runs done" in out, err
+    assert "goes on at epoch" in begun.with_name("log.txt").read_text()
+    assert figures(tmp_path / "s", of_options()) == figures(straight_options, of_options())
+
+
+def test_cores_are_shared_out():
+    assert shares(8, 3) == [3, 3, 2] and shares(2, 4) == [1, 1, 1, 1] and shares(5, 1) == [5]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({"workers": -1}, "workers is -1; expected a whole number of at least 0"),
+     ({"threads": 0}, "threads is 0; expected a whole number of at least 1")],
+)  # fmt: skip
+def test_wrong_numbers(tmp_path, options, expected):
+    with pytest.raises(ValueError, match=expected):
+        run(plan(), tmp_path / "s", **options)
