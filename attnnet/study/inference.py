@@ -23,7 +23,8 @@ class Mean:
     Attributes:
         count: of values. mean: of them. sd: their standard deviation (n - 1); NaN for one value.
         low, high: the mean's 95 % interval by Student's t; NaN for one value.
-        p: that the true mean is 0, two-sided; NaN for one value.
+        p: that the true mean is 0, two-sided; NaN for one value, and for values that are all the
+            same but not 0: nothing says how far they spread.
     """
 
     count: int
@@ -52,7 +53,7 @@ def mean_over_seeds(values: Sequence[float], level: float = LEVEL) -> Mean:
     sd = float(x.std(ddof=1))
     half = t_quantile((1 + level) / 2, n - 1) * sd / math.sqrt(n)
     if sd == 0:
-        p = 1.0 if mean == 0 else 0.0
+        p = 1.0 if mean == 0 else math.nan
     else:
         p = 2 * t_cdf(-abs(mean) / sd * math.sqrt(n), n - 1)
     return Mean(n, mean, sd, mean - half, mean + half, p)
@@ -136,12 +137,16 @@ def bootstrap(
     shares = random.multinomial(count, [1 / count] * count, resamples) / count  # (B, seeds)
     groups = [np.stack(rows)] if same_images else [row[None] for row in rows]
     means = np.array([
-        np.concatenate([part[:, random.integers(0, part.shape[1], part.shape[1])].mean(1)
-                        for part in groups])
+        np.concatenate([part @ _times_drawn(random, part.shape[1]) for part in groups])
         for _ in range(resamples)
-    ])  # fmt: skip
+    ])
     low, high = np.quantile((shares * means).sum(1), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _times_drawn(random: np.random.Generator, count: int) -> np.ndarray:
+    """How often each of ``count`` things is drawn, with repetition, as a share of the draws."""
+    return np.bincount(random.integers(0, count, count), minlength=count) / count
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

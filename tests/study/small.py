@@ -1,10 +1,7 @@
 """A network that trains in a blink and takes blocks, and plans of it."""
 
-import errno
-import os
 import sys
 
-import attnnet
 from attnnet import nn
 from attnnet.models import register_model
 from attnnet.models.classifier import Classifier, place_block
@@ -44,38 +41,6 @@ class Small(Classifier):
 @register_model("small")
 def small(block=None, num_classes=10, in_channels=3, image_size=(32, 32)):
     return Small(block, num_classes, in_channels, image_size)
-
-
-class Marks(nn.Module):
-    """Does something to the process that trains it, never to one that makes it only."""
-
-    def __init__(self, channels):
-        super().__init__()
-        self.gain = nn.Parameter([1.0] * channels)
-
-    def forward(self, x):
-        if self.training:
-            self.strike()
-        return x * self.gain.reshape(1, -1, 1, 1)
-
-
-@attnnet.register_block("DIES")
-class Dies(Marks):
-    def strike(self):
-        if "pytest" not in sys.modules:
-            os._exit(3)
-
-
-@attnnet.register_block("FULL")
-class Full(Marks):
-    def strike(self):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
-@attnnet.register_block("NANS")
-class Nans(Marks):
-    def forward(self, x):
-        return x * (float("nan") if self.training else 1.0)
 
 
 RECIPE = {

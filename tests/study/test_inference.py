@@ -73,7 +73,8 @@ def test_no_numbers(bad):
 
 
 def test_equal_differences():
-    assert mean_over_seeds([0.0, 0.0]).p == 1.0 and mean_over_seeds([0.5, 0.5]).p == 0.0
+    """Two seeds that happen to gain the same on few images are no proof."""
+    assert mean_over_seeds([0.0, 0.0]).p == 1.0 and math.isnan(mean_over_seeds([0.5, 0.5]).p)
 
 
 def test_intervals_over_seeds_cover_as_often_as_they_say():

@@ -21,6 +21,7 @@ from attnnet.study.runner import Pool, shares
 from attnnet.training import checkpoint
 from study.small import plan
 
+TROUBLE = ["study.small", "study.trouble"]
 TESTS = str(Path(__file__).parents[1])
 
 
@@ -57,7 +58,7 @@ def record(into):
 def tasks(folder, of):
     return [
         Task(one.name, str(folder / "runs" / one.name), one.recipe.to_dict(),
-             imports=("study.small",)) for one in of.runs
+             imports=of.imports) for one in of.runs
     ]  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def test_a_killed_worker_loses_nothing(tmp_path):
 
 
 def test_failures_are_shown_and_do_not_stop_the_others(tmp_path):
-    of = plan(blocks=["DIES", "FULL", "NANS"], seeds=1)
+    of = plan(blocks=["DIES", "FULL", "NANS"], seeds=1, imports=TROUBLE)
     events = []
     Pool(tasks(tmp_path / "s", of), record(events), 2, 2, retries=1).run()
     home = StudyFolder(tmp_path / "s")
@@ -148,7 +149,7 @@ def test_failures_are_shown_and_do_not_stop_the_others(tmp_path):
 
 
 def test_a_second_start_repeats_what_may_go_well_now(tmp_path, capsys):
-    of = plan(blocks=["FULL", "NANS"], seeds=1)
+    of = plan(blocks=["FULL", "NANS"], seeds=1, imports=TROUBLE)
     assert run(of, tmp_path / "s", 0, progress=False).count("failed") == 2
     capsys.readouterr()
     progress = run(of, tmp_path / "s", 0, progress="lines")

@@ -1,0 +1,224 @@
+"""What the runs of a study say together: a row a network, each compared with its base."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..markup import Html, table
+from ..training.history import History
+from .folder import PREDICTIONS, State, StudyFolder
+from .inference import (
+    ALPHA,
+    McNemar,
+    Mean,
+    bootstrap,
+    holm,
+    mcnemar,
+    mean_over_seeds,
+    seeds_needed,
+)
+from .plan import Family, Plan, Run
+
+HALF_A_POINT = 0.5
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that is done: its figures, and which test images it got right.
+
+    Attributes:
+        run: it. result: as ``result.json`` holds it. right: (N,) bool. images: says which test
+            images these were.
+    """
+
+    run: Run
+    result: dict[str, Any]
+    right: np.ndarray
+    images: str
+
+    @property
+    def top1(self) -> float:
+        """Accuracy on the test images, of the epoch that the validation images chose."""
+        return float(self.result["summary"]["test_top1"])
+
+
+@dataclass
+class Row:
+    """A network of a study, over all seeds.
+
+    Attributes:
+        family, block: which. done: its runs by seed. missing: seeds without a figure, and why.
+        accuracy: test accuracy in per cent; None where no run is done.
+        difference: to the base on the same seeds, in points; None for the base, and without pairs.
+        interval: of that difference over images and seeds at once.
+        tests: McNemar's, a seed each.
+        p: of the paired t-test over seeds, corrected for all comparisons of the study.
+        seeds_for_half: that would tell half a point; None: not known.
+        comparisons: how many the correction counts.
+    """
+
+    family: Family
+    block: str | None
+    done: dict[int, Done]
+    missing: dict[int, State]
+    accuracy: Mean | None = None
+    difference: Mean | None = None
+    differences: dict[int, float] = field(default_factory=dict)
+    interval: tuple[float, float] | None = None
+    tests: dict[int, McNemar] = field(default_factory=dict)
+    p: float = math.nan
+    seeds_for_half: int | None = None
+    comparisons: int = 0
+
+    @property
+    def name(self) -> str:
+        """The placement, or "base"."""
+        return self.block or "base"
+
+    @property
+    def verdict(self) -> str:
+        """"better", "worse", "not told apart", or "" for the base and without a comparison."""
+        if self.difference is None:
+            return ""
+        if self.p < ALPHA:
+            return "better" if self.difference.mean > 0 else "worse"
+        return "not told apart"
+
+    @property
+    def sentence(self) -> str:
+        """What can be said of the row, plainly."""
+        from .sentences import sentence
+
+        return sentence(self)
+
+    def figure(self, *path: str) -> float | None:
+        """The mean over the seeds of a figure in ``result.json``; None where a run lacks it."""
+        found = []
+        for one in self.done.values():
+            value: Any = one.result
+            for key in path:
+                value = value.get(key) if isinstance(value, dict) else None
+            if not isinstance(value, (int, float)):
+                return None
+            found.append(float(value))
+        return statistics.fmean(found) if found else None
+
+
+class Results:
+    """A study as far as it is done.
+
+    Args:
+        folder: of the study. plan: default: the folder's.
+
+    Raises:
+        CheckpointError: the folder holds no study.
+    """
+
+    def __init__(self, folder: str, plan: Plan | None = None) -> None:
+        self.home = StudyFolder(folder)
+        self.plan = plan or self.home.plan
+        self.states = {run.name: self.home.state(run) for run in self.plan.runs}
+        self.rows = [
+            self._row(family, block)
+            for family in self.plan.families for block in self.plan.placements(family)
+        ]  # fmt: skip
+        for family in self.plan.families:
+            base = next(row for row in self.rows if (row.family, row.block) == (family, None))
+            for row in self.of(family):
+                if row.block is not None:
+                    _compare(row, base)
+        self._correct()
+
+    def of(self, family: Family) -> list[Row]:
+        """The rows of a family, the base first."""
+        return [row for row in self.rows if row.family == family]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no run is left to do; some may have failed."""
+        return all(state.kind in ("done", "failed") for state in self.states.values())
+
+    def history(self, run: Run) -> History:
+        """The curves of a run. Raises: OSError, ValueError: there are none."""
+        return History.from_json(self.home.of(run, "history.json"))
+
+    def _row(self, family: Family, block: str | None) -> Row:
+        row = Row(family, block, {}, {})
+        for run in self.plan.runs:
+            if (run.family, run.block) != (family, block):
+                continue
+            result = self.home.result(run)
+            if result is None:
+                row.missing[run.seed] = self.states[run.name]
+                continue
+            with np.load(self.home.of(run, PREDICTIONS)) as said:
+                right = said["predictions"] == said["labels"]
+                row.done[run.seed] = Done(run, result, right, str(said["images"]))
+        if row.done:
+            row.accuracy = mean_over_seeds([one.top1 for one in row.done.values()])
+        return row
+
+    def _correct(self) -> None:
+        """Holm's correction over all comparisons, and how many seeds half a point needs."""
+        compared = [row for row in self.rows if row.difference is not None]
+        tested = [row for row in compared if row.difference.count > 1]  # type: ignore[union-attr]
+        adjusted = holm([row.difference.p for row in tested])  # type: ignore[union-attr]
+        for row, p in zip(tested, adjusted, strict=True):
+            row.p = p
+        for row in compared:
+            row.comparisons = len(compared)
+            # One deviation for the whole family: that of two or three seeds alone is mere luck.
+            squares = [other.difference.sd**2 for other in tested if other.family == row.family]  # type: ignore[union-attr]
+            if squares:
+                sd = math.sqrt(statistics.fmean(squares))
+                row.seeds_for_half = seeds_needed(HALF_A_POINT, sd, ALPHA / len(compared))
+
+    @cached_property
+    def measures(self) -> list[str]:
+        """The names of the localisation measures that the runs have."""
+        names: dict[str, None] = {}
+        for row in self.rows:
+            for one in row.done.values():
+                names |= dict.fromkeys(one.result.get("localisation") or {})
+        return list(names)
+
+    def __str__(self) -> str:
+        from .tables import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        from .tables import cells, head
+
+        parts = []
+        for family in self.plan.families:
+            parts.append(f"<p><b>{family}</b></p>")
+            parts.append(table(head(self), [cells(self, row) for row in self.of(family)]))
+            items = "".join(f"<li>{Html(row.sentence)}</li>" for row in self.of(family))
+            parts.append(f"<ul>{items}</ul>")
+        return "".join(parts)
+
+
+def _compare(row: Row, base: Row) -> None:
+    """Fills in what says how a row differs from its base, on the seeds that both have."""
+    pairs = [(base.done[seed], row.done[seed]) for seed in row.done if seed in base.done]
+    if not pairs:
+        return
+    row.differences = {two.run.seed: two.top1 - one.top1 for one, two in pairs}
+    row.difference = mean_over_seeds(list(row.differences.values()))
+    alike = [(one, two) for one, two in pairs if one.images == two.images]
+    row.tests = {two.run.seed: mcnemar(one.right, two.right) for one, two in alike}
+    if len(alike) == len(pairs):
+        gains = [100.0 * (two.right.astype(float) - one.right) for one, two in pairs]
+        row.interval = bootstrap(gains, _all_same(two.images for _, two in pairs))
+
+
+def _all_same(values: Iterable[str]) -> bool:
+    return len(set(values)) == 1
