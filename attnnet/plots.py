@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import unknown_name
+from .extras import matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,14 +34,7 @@ def new_figure(width: float, height: float) -> Figure:
     Raises:
         ModuleNotFoundError: matplotlib is not installed; the message says how to install it.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "figures need matplotlib: pip install matplotlib (or attnnet[plots])"
-        ) from error
-
-    class Picture(Figure):
+    class Picture(matplotlib("figure").Figure):
         def _repr_png_(self) -> bytes:
             return png(self)
 

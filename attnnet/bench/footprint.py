@@ -14,7 +14,7 @@ from .record import Record
 
 # What an installation brings beside NumPy: package -> the distributions that belong to it.
 INSTALLED = {
-    "attnnet": ("attnnet", "scipy-openblas32", "pillow", "safetensors", "tqdm"),
+    "attnnet": ("attnnet", "scipy-openblas32", "safetensors", "tqdm"),
     "torch": (
         "torch", "sympy", "mpmath", "networkx", "jinja2", "markupsafe", "filelock", "fsspec",
         "typing_extensions",

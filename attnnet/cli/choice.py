@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..extras import pillow
+
 if TYPE_CHECKING:
     from ..data import Dataset
     from ..nn import Module
@@ -156,10 +158,9 @@ def images_of(args: argparse.Namespace, model: Module) -> Chosen:
 
 
 def _read(files: list[str], model: Module) -> np.ndarray:
-    from PIL import Image
-
     from ..errors import DataError
 
+    Image = pillow("Image")
     mode = {1: "L", 3: "RGB"}.get(model.in_channels)
     if mode is None:
         raise ValueError(f"image files have 1 or 3 channels, the network has {model.in_channels}.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..extras import pillow
+
 if TYPE_CHECKING:
     from ..explain import CAM
     from ..nn import Module
@@ -79,12 +81,10 @@ def look(model: Module, chosen: Chosen, args: argparse.Namespace) -> Looks:
 
 def save(folder: Path, name: str, picture: np.ndarray) -> Path:
     """Writes a picture as PNG, small ones enlarged; returns its path."""
-    from PIL import Image
-
     folder.mkdir(parents=True, exist_ok=True)
     scale = enlargement(picture)
     path = folder / f"{name}.png"
-    Image.fromarray(picture.repeat(scale, 0).repeat(scale, 1)).save(path)
+    pillow("Image").fromarray(picture.repeat(scale, 0).repeat(scale, 1)).save(path)
     return path
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
+from ..extras import pillow
 from ..markup import table
 from ..nn.modes import evaluating
 from ..tensor import Tensor
@@ -129,20 +130,18 @@ def _as_array(model: Classifier, image: Any) -> np.ndarray:
 
 
 def _decoded(model: Classifier, path: Any) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
+    Image = pillow("Image")
     try:
         with Image.open(path) as image:
             return _pillow_array(model, image)
     except FileNotFoundError:
         raise
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"cannot read {os.fspath(path)!r} as an image: {error}") from error
 
 
 def _pillow_array(model: Classifier, image: Any) -> np.ndarray:
-    from PIL import ImageOps
-
+    ImageOps = pillow("ImageOps")
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(model.in_channels)
     if mode is None:
         raise ValueError(
@@ -189,8 +188,7 @@ def _scaled(array: np.ndarray) -> np.ndarray:
 
 def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bilinear, antialiased where it shrinks; (N, C, H, W) float32 to the same of another size."""
-    from PIL import Image
-
+    Image = pillow("Image")
     out = np.empty((*pixels.shape[:2], *size), np.float32)
     for place in np.ndindex(pixels.shape[:2]):
         plane = Image.fromarray(np.ascontiguousarray(pixels[place]))
