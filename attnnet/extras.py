@@ -5,33 +5,25 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-
-def pillow(module: str) -> ModuleType:
-    """A module of Pillow.
-
-    Args:
-        module: its name in ``PIL``, for example ``"Image"``.
-
-    Raises:
-        ModuleNotFoundError: Pillow is not installed; the message says how to install it.
-    """
-    return _load(f"PIL.{module}", "image files and pictures need Pillow", "images")
+# Package -> what cannot be done without it, the extra that brings it.
+_EXTRAS = {
+    "PIL": ("image files and pictures need Pillow", "images"),
+    "matplotlib": ("figures need matplotlib", "plots"),
+    "onnx": ("export_onnx needs the package onnx", "onnx"),
+}
 
 
-def matplotlib(module: str) -> ModuleType:
-    """A module of matplotlib.
+def need(module: str) -> ModuleType:
+    """Imports a module of a package that is an extra.
 
     Args:
-        module: its name in ``matplotlib``, for example ``"figure"``.
+        module: its full name, for example ``"PIL.Image"``.
 
     Raises:
-        ModuleNotFoundError: matplotlib is not installed; the message says how to install it.
+        ModuleNotFoundError: it is not installed; the message says how to install it.
     """
-    return _load(f"matplotlib.{module}", "figures need matplotlib", "plots")
-
-
-def _load(module: str, what: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        what, extra = _EXTRAS[module.partition(".")[0]]
         raise ModuleNotFoundError(f"{what}: pip install attnnet[{extra}]") from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import unknown_name
-from .extras import matplotlib
+from .extras import need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ def new_figure(width: float, height: float) -> Figure:
     Raises:
         ModuleNotFoundError: matplotlib is not installed; the message says how to install it.
     """
-    class Picture(matplotlib("figure").Figure):
+    class Picture(need("matplotlib.figure").Figure):
         def _repr_png_(self) -> bytes:
             return png(self)
 

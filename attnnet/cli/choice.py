@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..extras import pillow
+from ..extras import need
 
 if TYPE_CHECKING:
     from ..data import Dataset
@@ -160,7 +160,7 @@ def images_of(args: argparse.Namespace, model: Module) -> Chosen:
 def _read(files: list[str], model: Module) -> np.ndarray:
     from ..errors import DataError
 
-    Image = pillow("Image")
+    Image = need("PIL.Image")
     mode = {1: "L", 3: "RGB"}.get(model.in_channels)
     if mode is None:
         raise ValueError(f"image files have 1 or 3 channels, the network has {model.in_channels}.")

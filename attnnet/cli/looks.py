@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..extras import pillow
+from ..extras import need
 
 if TYPE_CHECKING:
     from ..explain import CAM
@@ -84,7 +84,7 @@ def save(folder: Path, name: str, picture: np.ndarray) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     scale = enlargement(picture)
     path = folder / f"{name}.png"
-    pillow("Image").fromarray(picture.repeat(scale, 0).repeat(scale, 1)).save(path)
+    need("PIL.Image").fromarray(picture.repeat(scale, 0).repeat(scale, 1)).save(path)
     return path
 
 

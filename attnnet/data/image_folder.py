@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from ..extras import pillow
+from ..extras import need
 from .dataset import Dataset, check_classes, stratified_choice
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
@@ -111,7 +111,7 @@ def read_image(file: str | os.PathLike, image_size: int, channels: int = 3) -> n
     Raises:
         DataError: missing, truncated, corrupt, too large, or no image.
     """
-    Image, ImageOps = pillow("Image"), pillow("ImageOps")
+    Image, ImageOps = need("PIL.Image"), need("PIL.ImageOps")
     try:
         with Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:

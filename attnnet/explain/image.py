@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import unknown_name
-from ..extras import pillow
+from ..extras import need
 
 COLORMAPS = ("jet", "viridis")
 _A_LINE = 8  # images side by side in a notebook
@@ -211,7 +211,7 @@ def stacked(kinds: Sequence[Any], titles: Sequence[str] | None = None) -> np.nda
 
 def _titled(tile: np.ndarray, title: str) -> np.ndarray:
     """The picture under a line of text, which is cut where it is too long."""
-    Image, ImageDraw = pillow("Image"), pillow("ImageDraw")
+    Image, ImageDraw = need("PIL.Image"), need("PIL.ImageDraw")
     label = Image.new("RGB", (tile.shape[1], 14), "white")
     ImageDraw.Draw(label).text((1, 1), title, fill="black")
     return np.concatenate([np.asarray(label), tile])
@@ -223,7 +223,7 @@ def html_image(picture: np.ndarray | bytes, alt: str = "") -> str:
 
     if isinstance(picture, np.ndarray):
         stream = io.BytesIO()
-        pillow("Image").fromarray(picture).save(stream, "PNG")
+        need("PIL.Image").fromarray(picture).save(stream, "PNG")
         picture = stream.getvalue()
     data = base64.b64encode(picture).decode("ascii")
     return f'<img alt="{escape(alt, quote=True)}" src="data:image/png;base64,{data}">'

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..extras import need
 from ..models.classifier import Classifier
 from ..nn.modes import evaluating
 from ..nn.module import Module
@@ -42,12 +43,13 @@ def export_onnx(
         dynamic_batch: whether the file takes batches of any size (default) or of one image.
 
     Raises:
-        ImportError: the package onnx is not installed (``pip install attnnet[onnx]``).
+        ModuleNotFoundError: the package onnx is not installed (``pip install attnnet[onnx]``).
         TypeError: nothing says how to write one of the modules; the message names it.
         ValueError: no input_shape for a module that is no network, or an opset out of range.
         OSError: the file cannot be written.
     """
-    onnx = _onnx()
+    onnx = need("onnx")
+    need("onnx.numpy_helper")
     newest = onnx.defs.onnx_opset_version()
     if not _LEAST_OPSET <= opset <= newest:
         raise ValueError(f"opset must be {_LEAST_OPSET} to {newest} (the newest here), got {opset}")
@@ -76,17 +78,6 @@ def export_onnx(
     )
     proto = _model(onnx, made, opset, _metadata(model) if is_network else {})
     write_atomically(os.fspath(path), proto.SerializeToString())
-
-
-def _onnx() -> ModuleType:
-    try:
-        import onnx
-        import onnx.numpy_helper
-    except ImportError as error:
-        raise ImportError(
-            "export_onnx needs the package onnx: pip install attnnet[onnx]"
-        ) from error
-    return onnx
 
 
 def _model(onnx: ModuleType, graph: Any, opset: int, metadata: dict[str, str]) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
-from ..extras import pillow
+from ..extras import need
 from ..markup import table
 from ..nn.modes import evaluating
 from ..tensor import Tensor
@@ -130,7 +130,7 @@ def _as_array(model: Classifier, image: Any) -> np.ndarray:
 
 
 def _decoded(model: Classifier, path: Any) -> np.ndarray:
-    Image = pillow("Image")
+    Image = need("PIL.Image")
     try:
         with Image.open(path) as image:
             return _pillow_array(model, image)
@@ -141,7 +141,7 @@ def _decoded(model: Classifier, path: Any) -> np.ndarray:
 
 
 def _pillow_array(model: Classifier, image: Any) -> np.ndarray:
-    ImageOps = pillow("ImageOps")
+    ImageOps = need("PIL.ImageOps")
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(model.in_channels)
     if mode is None:
         raise ValueError(
@@ -188,7 +188,7 @@ def _scaled(array: np.ndarray) -> np.ndarray:
 
 def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bilinear, antialiased where it shrinks; (N, C, H, W) float32 to the same of another size."""
-    Image = pillow("Image")
+    Image = need("PIL.Image")
     out = np.empty((*pixels.shape[:2], *size), np.float32)
     for place in np.ndindex(pixels.shape[:2]):
         plane = Image.fromarray(np.ascontiguousarray(pixels[place]))
