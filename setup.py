@@ -10,8 +10,10 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path("csrc")
+# -g0 undoes Python's own -g: 7 MB that nobody reads, and what is built names no folder of the machine.
+# ATTNNET_CFLAGS come later and may say -g again.
 COMMON = ["-std=gnu11", "-O3", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno",
-          "-fno-trapping-math", "-g0"]  # Python's own flags ask for -g: 7 MB that nobody reads
+          "-fno-trapping-math", "-g0"]
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 INSTRUCTION_SETS = {"baseline": []}
 if X86:
@@ -55,6 +57,8 @@ class BuildCore(build_ext):
         self._compile_all(stale, include)
         output = self.get_ext_fullpath(ext.name)  # may be there, from objects of other options
         Path(output).parent.mkdir(parents=True, exist_ok=True)
+        # Python's own library folder is not searched: nothing of it is linked.
+        self.compiler.linker_so = [word for word in self.compiler.linker_so if "-rpath" not in word]
         link = ["-pthread", *os.environ.get("ATTNNET_LDFLAGS", "").split()]
         self.compiler.link_shared_object(objects, output, libraries=["m", "dl"],
                                          extra_postargs=link, target_lang="c")

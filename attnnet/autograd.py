@@ -6,8 +6,12 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
 
 from . import _core
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class _GradMode:
@@ -23,11 +27,11 @@ class _GradMode:
     def __exit__(self, *error: object) -> None:
         _core.set_grad_enabled(self._before.pop())
 
-    def __call__(self, function: Callable) -> Callable:
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         enabled = self._enabled
 
         @functools.wraps(function)
-        def wrapper(*args, **kwargs):
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
             with _GradMode(enabled):
                 return function(*args, **kwargs)
 

@@ -9,23 +9,36 @@ argument, what came and what was expected.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
 from . import _core
 from .autograd import is_relu_guided
-from .functional_blocks import block_gates, ca, nab, new_block, sa, se, sec  # noqa: F401
+from .functional_blocks import block_gates as block_gates
+from .functional_blocks import ca as ca
+from .functional_blocks import nab as nab
+from .functional_blocks import new_block as new_block
+from .functional_blocks import sa as sa
+from .functional_blocks import se as se
+from .functional_blocks import sec as sec
 from .random import next_draw
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from .tensor import Tensor
+
 Pair = int | Sequence[int]
+Operand: TypeAlias = "Tensor | ArrayLike"
 
 
-def _tensor(value) -> _core.Tensor:
+def _tensor(value: Operand | _core.Tensor) -> _core.Tensor:
     """A tensor as it is; numbers and arrays become constant tensors."""
     return value if isinstance(value, _core.Tensor) else _new_tensor(value)
 
 
-def _new_tensor(value) -> _core.Tensor:
+def _new_tensor(value: ArrayLike) -> _core.Tensor:
     from .tensor import Tensor
 
     return Tensor(value)
@@ -42,49 +55,49 @@ def _pair(value: Pair, function: str, name: str) -> tuple[int, int]:
 # Single elements
 
 
-def relu(x):
+def relu(x: Operand) -> Tensor:
     """max(x, 0). NaN stays NaN; the gradient at 0 is 0."""
     return _rectified(_tensor(x))
 
 
-def _rectified(x):
+def _rectified(x: _core.Tensor) -> Tensor:
     y = _core.unary("relu", x)
     if is_relu_guided() and y.requires_grad:
         y.register_hook(lambda grad: clamp(grad, min=0))
     return y
 
 
-def sigmoid(x):
+def sigmoid(x: Operand) -> Tensor:
     """1 / (1 + exp(-x)), without overflow."""
     return _core.unary("sigmoid", _tensor(x))
 
 
-def tanh(x):
+def tanh(x: Operand) -> Tensor:
     """Hyperbolic tangent."""
     return _core.unary("tanh", _tensor(x))
 
 
-def exp(x):
+def exp(x: Operand) -> Tensor:
     """e to the power of x; inf above 88.7."""
     return _core.unary("exp", _tensor(x))
 
 
-def log(x):
+def log(x: Operand) -> Tensor:
     """Natural logarithm; -inf at 0, NaN below."""
     return _core.unary("log", _tensor(x))
 
 
-def sqrt(x):
+def sqrt(x: Operand) -> Tensor:
     """Square root; NaN below 0."""
     return _core.unary("sqrt", _tensor(x))
 
 
-def abs(x):
+def abs(x: Operand) -> Tensor:
     """Absolute value; the gradient at 0 is 0."""
     return _core.unary("abs", _tensor(x))
 
 
-def clamp(x, min: float | None = None, max: float | None = None):
+def clamp(x: Operand, min: float | None = None, max: float | None = None) -> Tensor:
     """x limited to [min, max]; the gradient is 1 inside and on the limits, 0 outside.
 
     Raises:
@@ -100,38 +113,38 @@ def clamp(x, min: float | None = None, max: float | None = None):
 # Two operands, broadcast as in NumPy
 
 
-def add(a, b):
+def add(a: Operand, b: Operand) -> Tensor:
     """a + b."""
     return _core.binary("add", _tensor(a), _tensor(b))
 
 
-def sub(a, b):
+def sub(a: Operand, b: Operand) -> Tensor:
     """a - b."""
     return _core.binary("sub", _tensor(a), _tensor(b))
 
 
-def mul(a, b):
+def mul(a: Operand, b: Operand) -> Tensor:
     """a * b."""
     return _core.binary("mul", _tensor(a), _tensor(b))
 
 
-def div(a, b):
+def div(a: Operand, b: Operand) -> Tensor:
     """a / b."""
     return _core.binary("div", _tensor(a), _tensor(b))
 
 
-def pow(a, b):
+def pow(a: Operand, b: Operand) -> Tensor:
     """a to the power of b. The gradient to b where a = 0 and b >= 0 is 0."""
     return _core.binary("pow", _tensor(a), _tensor(b))
 
 
-def matmul(a, b):
+def matmul(a: Operand, b: Operand) -> Tensor:
     """Matrix product of the last two dimensions, (..., M, K) x (..., K, N) -> (..., M, N);
     leading dimensions broadcast."""
     return _core.matmul(_tensor(a), _tensor(b))
 
 
-def linear(x, weight, bias=None):
+def linear(x: Operand, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b: x (..., C), weight (K, C), bias (K) or None -> (..., K)."""
     return _core.linear(_tensor(x), weight, bias)
 
@@ -139,23 +152,25 @@ def linear(x, weight, bias=None):
 # Reductions
 
 
-def _reduce(kind: str, x, dim, keepdim: bool, correction: int = 0):
+def _reduce(kind: Literal["sum", "mean", "amax", "amin", "var"], x: Operand, dim: Pair | None,
+            keepdim: bool, correction: int = 0) -> Tensor:
     x = _tensor(x)
-    dims = range(x.ndim) if dim is None else (dim,) if isinstance(dim, (int, np.integer)) else dim
+    dims: Sequence[int] = (
+        range(x.ndim) if dim is None else (dim,) if isinstance(dim, (int, np.integer)) else dim)
     return _core.reduce(kind, x, tuple(dims), keepdim, correction)
 
 
-def sum(x, dim: Pair | None = None, keepdim: bool = False):
+def sum(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
     """Sum over ``dim`` (an integer, several, or None for all)."""
     return _reduce("sum", x, dim, keepdim)
 
 
-def mean(x, dim: Pair | None = None, keepdim: bool = False):
+def mean(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
     """Mean over ``dim`` (an integer, several, or None for all)."""
     return _reduce("mean", x, dim, keepdim)
 
 
-def amax(x, dim: Pair | None = None, keepdim: bool = False):
+def amax(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
     """Largest value over ``dim``. Among equals the gradient goes to the first, in row-major order;
     NaN is larger than everything.
 
@@ -165,12 +180,13 @@ def amax(x, dim: Pair | None = None, keepdim: bool = False):
     return _reduce("amax", x, dim, keepdim)
 
 
-def amin(x, dim: Pair | None = None, keepdim: bool = False):
+def amin(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
     """Smallest value over ``dim``; see :func:`amax`."""
     return _reduce("amin", x, dim, keepdim)
 
 
-def var(x, dim: Pair | None = None, correction: int = 1, keepdim: bool = False):
+def var(x: Operand, dim: Pair | None = None, correction: int = 1,
+        keepdim: bool = False) -> Tensor:
     """Variance over ``dim``: the squared distances from the mean, summed, over n - correction.
 
     Raises:
@@ -179,17 +195,17 @@ def var(x, dim: Pair | None = None, correction: int = 1, keepdim: bool = False):
     return _reduce("var", x, dim, keepdim, correction)
 
 
-def softmax(x, dim: int):
+def softmax(x: Operand, dim: int) -> Tensor:
     """exp(x) over its sum along ``dim``."""
     return _core.softmax(_tensor(x), dim, False)
 
 
-def log_softmax(x, dim: int):
+def log_softmax(x: Operand, dim: int) -> Tensor:
     """Logarithm of :func:`softmax`, without overflow."""
     return _core.softmax(_tensor(x), dim, True)
 
 
-def cross_entropy(logits, target, label_smoothing: float = 0.0):
+def cross_entropy(logits: Operand, target: ArrayLike, label_smoothing: float = 0.0) -> Tensor:
     """Mean over the batch of -log softmax(logits)[target].
 
     Args:
@@ -210,7 +226,8 @@ def cross_entropy(logits, target, label_smoothing: float = 0.0):
 # Images
 
 
-def conv2d(x, weight, bias=None, stride: Pair = 1, padding: Pair = 0, groups: int = 1):
+def conv2d(x: Operand, weight: Tensor, bias: Tensor | None = None, stride: Pair = 1,
+           padding: Pair = 0, groups: int = 1) -> Tensor:
     """Two-dimensional convolution (cross-correlation, as everywhere in the field).
 
     Args:
@@ -228,8 +245,10 @@ def conv2d(x, weight, bias=None, stride: Pair = 1, padding: Pair = 0, groups: in
                         _pair(padding, "conv2d", "padding"), groups)
 
 
-def batch_norm(x, running_mean, running_var, weight=None, bias=None, training: bool = False,
-               momentum: float = 0.1, eps: float = 1e-5, *, residual=None, relu: bool = False):
+def batch_norm(x: Operand, running_mean: Tensor | None, running_var: Tensor | None,
+               weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False,
+               momentum: float = 0.1, eps: float = 1e-5, *, residual: Tensor | None = None,
+               relu: bool = False) -> Tensor:
     """Batch normalisation (Ioffe and Szegedy 2015), with the addition and the ReLU that often
     follow it in the same pass: relu((x - mean) / sqrt(var + eps) * weight + bias + residual).
 
@@ -254,7 +273,8 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training: b
                             relu, momentum, eps)
 
 
-def max_pool2d(x, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0):
+def max_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None,
+               padding: Pair = 0) -> Tensor:
     """Largest value of each window: x (N, C, H, W). ``stride`` is ``kernel_size`` by default;
     padding never wins. Among equals the gradient goes to the first."""
     window = _pair(kernel_size, "max_pool2d", "kernel_size")
@@ -263,8 +283,8 @@ def max_pool2d(x, kernel_size: Pair, stride: Pair | None = None, padding: Pair =
                             _pair(padding, "max_pool2d", "padding"))
 
 
-def avg_pool2d(x, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0,
-               count_include_pad: bool = True):
+def avg_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0,
+               count_include_pad: bool = True) -> Tensor:
     """Mean of each window: x (N, C, H, W). ``count_include_pad`` divides by the whole window where
     it reaches into the padding (default True)."""
     window = _pair(kernel_size, "avg_pool2d", "kernel_size")
@@ -273,19 +293,19 @@ def avg_pool2d(x, kernel_size: Pair, stride: Pair | None = None, padding: Pair =
                             _pair(padding, "avg_pool2d", "padding"), count_include_pad)
 
 
-def adaptive_avg_pool2d(x, output_size: Pair):
+def adaptive_avg_pool2d(x: Operand, output_size: Pair) -> Tensor:
     """Mean over windows that divide x (N, C, H, W) into ``output_size`` rows and columns."""
     return _core.adaptive_pool2d(
         _tensor(x), *_pair(output_size, "adaptive_avg_pool2d", "output_size"), False)
 
 
-def adaptive_max_pool2d(x, output_size: Pair):
+def adaptive_max_pool2d(x: Operand, output_size: Pair) -> Tensor:
     """Largest value over windows that divide x (N, C, H, W) into ``output_size``."""
     return _core.adaptive_pool2d(
         _tensor(x), *_pair(output_size, "adaptive_max_pool2d", "output_size"), True)
 
 
-def dropout(x, p: float = 0.5, training: bool = True):
+def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """Zeroes each element with probability p and scales the others by 1 / (1 - p) (Srivastava et
     al. 2014). Without ``training`` x itself. Draws once from :mod:`attnnet.random`.
 
@@ -302,12 +322,12 @@ def dropout(x, p: float = 0.5, training: bool = True):
 # Shapes
 
 
-def reshape(x, shape: Sequence[int]):
+def reshape(x: Operand, shape: Sequence[int]) -> Tensor:
     """The same elements in another shape; one size may be -1."""
     return _core.reshape(_tensor(x), tuple(shape))
 
 
-def flatten(x, start_dim: int = 1):
+def flatten(x: Operand, start_dim: int = 1) -> Tensor:
     """Joins all dimensions from ``start_dim`` on: (N, C, H, W) -> (N, C H W)."""
     x = _tensor(x)
     start = start_dim + x.ndim if start_dim < 0 else start_dim
@@ -317,17 +337,17 @@ def flatten(x, start_dim: int = 1):
     return _core.reshape(x, (*x.shape[:start], rest))
 
 
-def permute(x, dims: Sequence[int]):
+def permute(x: Operand, dims: Sequence[int]) -> Tensor:
     """Reorders dimensions: dimension i of the result is dims[i] of x."""
     return _core.permute(_tensor(x), tuple(dims))
 
 
-def cat(tensors, dim: int = 0):
+def cat(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
     """Joins tensors along a dimension; all others must agree. At most 64."""
     return _core.concatenate([_tensor(t) for t in tensors], dim)
 
 
-def split(x, size_or_sections: int | Sequence[int], dim: int = 0) -> list:
+def split(x: Operand, size_or_sections: int | Sequence[int], dim: int = 0) -> list[Tensor]:
     """Cuts x along ``dim`` into pieces of one size (the last may be smaller) or of the sizes given.
 
     Raises:
@@ -357,7 +377,7 @@ def split(x, size_or_sections: int | Sequence[int], dim: int = 0) -> list:
     return pieces
 
 
-def pad(x, padding: Sequence[int], value: float = 0.0):
+def pad(x: Operand, padding: Sequence[int], value: float = 0.0) -> Tensor:
     """Adds ``value`` around the last dimensions: (left, right[, top, bottom, ...]) as in PyTorch,
     the last dimension first."""
     x = _tensor(x)
@@ -371,8 +391,6 @@ def pad(x, padding: Sequence[int], value: float = 0.0):
 
 # Attention blocks as one operation each
 
-from .functional_attention import (  # noqa: E402
-    attention_augmented,  # noqa: F401
-    relative_attention,  # noqa: F401
-    relative_attention_rows,  # noqa: F401
-)
+from .functional_attention import attention_augmented as attention_augmented  # noqa: E402
+from .functional_attention import relative_attention as relative_attention  # noqa: E402
+from .functional_attention import relative_attention_rows as relative_attention_rows  # noqa: E402

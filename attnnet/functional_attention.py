@@ -5,12 +5,20 @@ Of ``attnnet.functional``; the block with its parameters is :class:`attnnet.nn.A
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from . import _core
 from . import functional as F
 
+if TYPE_CHECKING:
+    from .functional import Operand
+    from .tensor import Tensor
 
-def attention_augmented(x, conv_out_w, conv_out_b, kqv_w, kqv_b, attn_w, attn_b, rel_h, rel_w,
-                        heads: int = 8, original_form: bool = False):
+
+def attention_augmented(x: Operand, conv_out_w: Tensor, conv_out_b: Tensor | None, kqv_w: Tensor,
+                        kqv_b: Tensor | None, attn_w: Tensor, attn_b: Tensor | None,
+                        rel_h: Operand, rel_w: Operand, heads: int = 8,
+                        original_form: bool = False) -> Tensor:
     """Attention augmented convolution: a 3x3 convolution beside self-attention over all positions,
     concat(conv(x), conv1x1(attention)).
 
@@ -52,8 +60,8 @@ def attention_augmented(x, conv_out_w, conv_out_b, kqv_w, kqv_b, attn_w, attn_b,
     return F.cat([plain, F.conv2d(attention, attn_w, attn_b)], 1)
 
 
-def relative_attention(kqv, rel_h, rel_w, heads: int, dk: int, dv: int,
-                       original_form: bool = False):
+def relative_attention(kqv: Operand, rel_h: Operand, rel_w: Operand, heads: int, dk: int, dv: int,
+                       original_form: bool = False) -> Tensor:
     """Self-attention over the positions of images with relative position encodings, by heads.
 
     The paper's form (default), for each head of d = dk / heads and e = dv / heads channels, with q
@@ -89,8 +97,9 @@ def relative_attention(kqv, rel_h, rel_w, heads: int, dk: int, dv: int,
                                     dv, original_form)
 
 
-def relative_attention_rows(kqv, rel_h, rel_w, heads: int, dk: int, dv: int,
-                            original_form: bool = False, *, image: int = 0, query: int = 0):
+def relative_attention_rows(kqv: Operand, rel_h: Operand, rel_w: Operand, heads: int, dk: int,
+                            dv: int, original_form: bool = False, *, image: int = 0,
+                            query: int = 0) -> Tensor:
     """What one position attends to: a query's rows of the attention maps that
     :func:`relative_attention` never stores. For looking at, without a gradient.
 

@@ -9,16 +9,20 @@ memory: use it where a ReLU follows. ``block_gates`` shows the gates themselves.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _core
 from .autograd import is_relu_guided
 from .errors import unknown_name
 
+if TYPE_CHECKING:
+    from .functional import Operand
+    from .tensor import Tensor
+
 __all__ = ["Gates", "block_gates", "ca", "nab", "new_block", "sa", "se", "sec"]
 
 
-def _tensor(value) -> _core.Tensor:
+def _tensor(value: Operand) -> _core.Tensor:
     if isinstance(value, _core.Tensor):
         return value
     from .tensor import Tensor
@@ -26,7 +30,7 @@ def _tensor(value) -> _core.Tensor:
     return Tensor(value)
 
 
-def _input(x) -> _core.Tensor:
+def _input(x: Operand) -> _core.Tensor:
     """x as a tensor, unless inside ``guided_relu``, which cannot reach a ReLU in an operation."""
     if is_relu_guided():
         raise RuntimeError(
@@ -36,7 +40,7 @@ def _input(x) -> _core.Tensor:
     return _tensor(x)
 
 
-def se(x, w1, w2, *, relu: bool = False):
+def se(x: Operand, w1: Tensor, w2: Tensor, *, relu: bool = False) -> Tensor:
     """Squeeze and excitation, with the input added: x + x * g, g = sigmoid(w2 relu(w1 mean(x))).
 
     J. Hu, L. Shen, G. Sun, "Squeeze-and-Excitation Networks", CVPR 2018. The mean is over H and W;
@@ -58,7 +62,8 @@ def se(x, w1, w2, *, relu: bool = False):
     return _core.se(_input(x), w1, w2, relu)
 
 
-def sec(x, w1, b1, w2, b2, *, relu: bool = False):
+def sec(x: Operand, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *,
+        relu: bool = False) -> Tensor:
     """Squeeze and excitation by two 1x1 convolutions with bias: x * g,
     g = sigmoid(w2 relu(w1 mean(x) + b1) + b2).
 
@@ -80,7 +85,8 @@ def sec(x, w1, b1, w2, b2, *, relu: bool = False):
     return _core.sec(_input(x), w1, b1, w2, b2, relu)
 
 
-def ca(x, w1, b1, w2, b2, pool_types: Sequence[str] = ("avg", "max"), *, relu: bool = False):
+def ca(x: Operand, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor,
+       pool_types: Sequence[str] = ("avg", "max"), *, relu: bool = False) -> Tensor:
     """Channel attention: x * sigmoid(sum over the pools of mlp(pool(x))), where
     mlp(v) = w2 relu(w1 v + b1) + b2 is shared by the pools.
 
@@ -107,8 +113,9 @@ def ca(x, w1, b1, w2, b2, pool_types: Sequence[str] = ("avg", "max"), *, relu: b
     return _core.ca(_input(x), w1, b1, w2, b2, tuple(pool_types), relu)
 
 
-def sa(x, conv_w, conv_b, running_mean, running_var, bn_w, bn_b, training: bool,
-       momentum: float = 0.01, eps: float = 1e-5, *, relu: bool = False):
+def sa(x: Operand, conv_w: Tensor, conv_b: Tensor, running_mean: Tensor | None,
+       running_var: Tensor | None, bn_w: Tensor, bn_b: Tensor, training: bool,
+       momentum: float = 0.01, eps: float = 1e-5, *, relu: bool = False) -> Tensor:
     """Spatial attention: x * sigmoid(batch_norm(conv7x7([max over channels, mean over channels]))).
 
     The spatial gate of S. Woo, J. Park, J.-Y. Lee, I. S. Kweon, "CBAM: Convolutional Block
@@ -136,8 +143,10 @@ def sa(x, conv_w, conv_b, running_mean, running_var, bn_w, bn_b, training: bool,
                     momentum, eps, relu)
 
 
-def new_block(x, w1, w2, conv_w, conv_b, running_mean, running_var, bn_w, bn_b, training: bool,
-              momentum: float = 0.01, eps: float = 1e-5, *, relu: bool = False):
+def new_block(x: Operand, w1: Tensor, w2: Tensor, conv_w: Tensor, conv_b: Tensor,
+              running_mean: Tensor | None, running_var: Tensor | None, bn_w: Tensor, bn_b: Tensor,
+              training: bool, momentum: float = 0.01, eps: float = 1e-5, *,
+              relu: bool = False) -> Tensor:
     """The study's NEW block: a + a * g with a = sa(x) and SE's gate g computed from x itself.
 
     Args:
@@ -159,7 +168,8 @@ def new_block(x, w1, w2, conv_w, conv_b, running_mean, running_var, bn_w, bn_b, 
                            bn_b, training, momentum, eps, relu)
 
 
-def nab(x, sam_w, sam_b, cam_w, cam_b, *, relu: bool = False):
+def nab(x: Operand, sam_w: Tensor, sam_b: Tensor, cam_w: Tensor, cam_b: Tensor, *,
+        relu: bool = False) -> Tensor:
     """The study's NAB block: x * p * c, a gate a position and a gate a channel.
 
     p = sigmoid(conv1x1(x)); c = the largest over positions of sigmoid(conv7x7(x)), with stride 3
@@ -185,11 +195,11 @@ class Gates(NamedTuple):
     """What a block scales its input by: ``channel`` (N, C) and ``position`` (N, 1, H, W), each a
     tensor with values in (0, 1), or None where the block has no such gate."""
 
-    channel: _core.Tensor | None
-    position: _core.Tensor | None
+    channel: Tensor | None
+    position: Tensor | None
 
 
-def block_gates(block: str, x, *arguments) -> Gates:
+def block_gates(block: str, x: Operand, *arguments: Any) -> Gates:
     """The gates of a block, without its result, its gradients, or any change of running statistics.
 
     Args:

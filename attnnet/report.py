@@ -71,8 +71,8 @@ class Page:
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table; cells that look like numbers stand to the right."""
-        rows = [[as_html(cell) for cell in row] for row in rows]
-        numeric = numeric_columns(rows, len(head))
+        written = [[as_html(cell) for cell in row] for row in rows]
+        numeric = numeric_columns(written, len(head))
         kinds = [" class=number" if is_number else "" for is_number in numeric]
 
         def line(tag: str, cells: Sequence[str]) -> str:
@@ -80,7 +80,7 @@ class Page:
             return f"<tr>{''.join(parts)}</tr>"
 
         top = line("th", [as_html(cell) for cell in head])
-        body = "\n".join(line("td", row) for row in rows)
+        body = "\n".join(line("td", row) for row in written)
         self.add(
             Html(f"<table><thead>{top}</thead>\n<tbody>{body}</tbody></table>")
         )

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from . import _core
+
+if TYPE_CHECKING:
+    from types import EllipsisType
+
+    from numpy.typing import DTypeLike, NDArray
+
+    from .functional import Operand, Pair
+
+_Item: TypeAlias = "int | slice | EllipsisType | None"
+Index: TypeAlias = "_Item | tuple[_Item, ...]"
 
 # NumPy before 2.1 cannot say in DLPack that an array is read-only.
 _NUMPY_MARKS_READ_ONLY = tuple(map(int, np.__version__.split(".")[:2])) >= (2, 1)
@@ -63,7 +74,7 @@ class Tensor(_core.Tensor):
     # Sizes and values
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype[np.float32]:
         """Always ``numpy.float32``."""
         return np.dtype(np.float32)
 
@@ -94,7 +105,7 @@ class Tensor(_core.Tensor):
             raise ValueError(f"item: only a tensor of one element has it, this has {self.shape}")
         return float(self.numpy().reshape(-1)[0])
 
-    def tolist(self) -> list | float:
+    def tolist(self) -> Any:
         """Nested lists of Python floats."""
         return self.numpy().tolist()
 
@@ -109,13 +120,15 @@ class Tensor(_core.Tensor):
     def __bool__(self) -> bool:
         return bool(self.item())
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None,
+                  copy: bool | None = None) -> NDArray[Any]:
         array = self.numpy()
         if dtype is not None and np.dtype(dtype) != array.dtype:
             return array.astype(dtype)
         return array.copy() if copy else array
 
-    def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
+    def __dlpack__(self, *, stream: None = None, max_version: tuple[int, int] | None = None,
+                   dl_device: tuple[int, int] | None = None, copy: bool | None = None) -> Any:
         """The tensor's values as a DLPack capsule, for ``numpy.from_dlpack`` and the like.
 
         A consumer that knows DLPack 1.0 (NumPy from 2.1, PyTorch as it is today) gets the
@@ -179,10 +192,10 @@ class Tensor(_core.Tensor):
         return ("<b>Tensor</b>" + table((), facts.items())
                 + folded("values", shown, is_open=few) * (values.size > 1))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), np.array(self.numpy()), self.requires_grad and self.is_leaf)
 
-    def __deepcopy__(self, memo: dict) -> Tensor:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
             raise RuntimeError("deepcopy: only leaf tensors can be copied; detach() this one first")
         twin = type(self)(self, requires_grad=self.requires_grad)
@@ -203,40 +216,40 @@ class Tensor(_core.Tensor):
     def __neg__(self) -> Tensor:
         return _core.unary("neg", self)
 
-    def __add__(self, other) -> Tensor:
+    def __add__(self, other: Operand) -> Tensor:
         return F.add(self, other)
 
-    def __radd__(self, other) -> Tensor:
+    def __radd__(self, other: Operand) -> Tensor:
         return F.add(other, self)
 
-    def __sub__(self, other) -> Tensor:
+    def __sub__(self, other: Operand) -> Tensor:
         return F.sub(self, other)
 
-    def __rsub__(self, other) -> Tensor:
+    def __rsub__(self, other: Operand) -> Tensor:
         return F.sub(other, self)
 
-    def __mul__(self, other) -> Tensor:
+    def __mul__(self, other: Operand) -> Tensor:
         return F.mul(self, other)
 
-    def __rmul__(self, other) -> Tensor:
+    def __rmul__(self, other: Operand) -> Tensor:
         return F.mul(other, self)
 
-    def __truediv__(self, other) -> Tensor:
+    def __truediv__(self, other: Operand) -> Tensor:
         return F.div(self, other)
 
-    def __rtruediv__(self, other) -> Tensor:
+    def __rtruediv__(self, other: Operand) -> Tensor:
         return F.div(other, self)
 
-    def __pow__(self, other) -> Tensor:
+    def __pow__(self, other: Operand) -> Tensor:
         return F.pow(self, other)
 
-    def __rpow__(self, other) -> Tensor:
+    def __rpow__(self, other: Operand) -> Tensor:
         return F.pow(other, self)
 
-    def __matmul__(self, other) -> Tensor:
+    def __matmul__(self, other: Operand) -> Tensor:
         return F.matmul(self, other)
 
-    def __rmatmul__(self, other) -> Tensor:
+    def __rmatmul__(self, other: Operand) -> Tensor:
         return F.matmul(other, self)
 
     def __abs__(self) -> Tensor:
@@ -245,12 +258,12 @@ class Tensor(_core.Tensor):
     # NumPy must not take `array * tensor` apart element by element.
     __array_ufunc__ = None
 
-    def __getitem__(self, index) -> Tensor:
+    def __getitem__(self, index: Index) -> Tensor:
         return _index(self, index)
 
     # Methods of the functions that take the tensor first
 
-    def reshape(self, *shape) -> Tensor:
+    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         """:func:`attnnet.functional.reshape`; sizes as one tuple or one by one."""
         return F.reshape(self, _as_sizes(shape))
 
@@ -260,7 +273,7 @@ class Tensor(_core.Tensor):
         """:func:`attnnet.functional.flatten`, from the first dimension by default."""
         return F.flatten(self, start_dim)
 
-    def permute(self, *dims) -> Tensor:
+    def permute(self, *dims: int | Sequence[int]) -> Tensor:
         """:func:`attnnet.functional.permute`; dimensions as one tuple or one by one."""
         return F.permute(self, _as_sizes(dims))
 
@@ -284,18 +297,40 @@ class Tensor(_core.Tensor):
             return self
         return F.reshape(self, self.shape[:at] + self.shape[at + 1:])
 
+    if TYPE_CHECKING:  # the functions of the same names; set behind the class
 
-def _as_sizes(sizes: tuple) -> Sequence[int]:
+        def relu(self) -> Tensor: ...
+        def sigmoid(self) -> Tensor: ...
+        def tanh(self) -> Tensor: ...
+        def exp(self) -> Tensor: ...
+        def log(self) -> Tensor: ...
+        def sqrt(self) -> Tensor: ...
+        def abs(self) -> Tensor: ...
+        def clamp(self, min: float | None = None, max: float | None = None) -> Tensor: ...
+        def pow(self, b: Operand) -> Tensor: ...
+        def matmul(self, b: Operand) -> Tensor: ...
+        def softmax(self, dim: int) -> Tensor: ...
+        def log_softmax(self, dim: int) -> Tensor: ...
+        def sum(self, dim: Pair | None = None, keepdim: bool = False) -> Tensor: ...
+        def mean(self, dim: Pair | None = None, keepdim: bool = False) -> Tensor: ...
+        def amax(self, dim: Pair | None = None, keepdim: bool = False) -> Tensor: ...
+        def amin(self, dim: Pair | None = None, keepdim: bool = False) -> Tensor: ...
+        def var(self, dim: Pair | None = None, correction: int = 1,
+                keepdim: bool = False) -> Tensor: ...
+        def split(self, size_or_sections: Pair, dim: int = 0) -> list[Tensor]: ...
+
+
+def _as_sizes(sizes: tuple[Any, ...]) -> Sequence[int]:
     if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
         return sizes[0]
     return sizes
 
 
-def _rebuild(cls: type, array: np.ndarray, requires_grad: bool) -> Tensor:
+def _rebuild(cls: type[Tensor], array: NDArray[np.float32], requires_grad: bool) -> Tensor:
     return cls(array, requires_grad=requires_grad)
 
 
-def _index(x: Tensor, index) -> Tensor:
+def _index(x: Tensor, index: Index) -> Tensor:
     """x[index] for integers, slices, None and Ellipsis: one strided copy, then a reshape."""
     items = list(index) if isinstance(index, tuple) else [index]
     used = sum(item is not None and item is not Ellipsis for item in items)
@@ -303,7 +338,10 @@ def _index(x: Tensor, index) -> Tensor:
         raise IndexError(f"too many indices: {used} for a tensor of {x.ndim} dimensions")
     at = items.index(Ellipsis) if Ellipsis in items else len(items)
     items[at:at + 1] = [slice(None)] * (x.ndim - used)
-    start, step, size, shape = [], [], [], []
+    start: list[int] = []
+    step: list[int] = []
+    size: list[int] = []
+    shape: list[int] = []
     axis = 0
     for item in items:
         if item is None:
@@ -330,12 +368,12 @@ def _index(x: Tensor, index) -> Tensor:
     return F.reshape(_core.slice(x, start, step, size), shape)
 
 
-def tensor(data, requires_grad: bool = False) -> Tensor:
+def tensor(data: Operand, requires_grad: bool = False) -> Tensor:
     """A new :class:`Tensor` with a copy of ``data`` as float32."""
     return Tensor(data, requires_grad=requires_grad)
 
 
-def from_dlpack(x) -> Tensor:
+def from_dlpack(x: Any) -> Tensor:
     """A new :class:`Tensor` with a copy of a CPU array of any library that speaks DLPack.
 
     Args:

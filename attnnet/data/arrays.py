@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -45,14 +46,15 @@ def from_arrays(images: np.ndarray | Sequence[np.ndarray], labels: Sequence[int]
                             f"{channels}: only gray images can be repeated")
         array = np.repeat(array, channels, axis=1)
     if classes is None:
-        labels = check_labels(labels, len(array), np.iinfo(np.int32).max, name)
-        classes = [str(c) for c in range(int(labels.max()) + 1)] if len(labels) else ["0"]
+        checked = check_labels(labels, len(array), np.iinfo(np.int32).max, name)
+        classes = [str(c) for c in range(int(checked.max()) + 1)] if len(checked) else ["0"]
+        labels = checked
     masks = None if masks is None else np.ascontiguousarray(masks)
-    return Dataset(np.ascontiguousarray(array), labels, list(classes), name, tuple(mean),
-                   tuple(std), masks)
+    return Dataset(np.ascontiguousarray(array), cast(np.ndarray, labels), list(classes), name,
+                   tuple(mean), tuple(std), masks)
 
 
-def _as_array(images: object, name: str) -> np.ndarray:
+def _as_array(images: Any, name: str) -> np.ndarray:
     if isinstance(images, np.ndarray) and images.dtype != object:
         return images
     try:

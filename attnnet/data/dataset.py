@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -162,7 +163,7 @@ def stratified_choice(labels: np.ndarray, classes: int, count_or_fraction: int |
 
 def random_order(count: int, seed: int) -> np.ndarray:
     """A permutation of 0..count-1 (int64) from raw random words: no NumPy version changes it."""
-    words = np.random.Philox(key=check_seed(seed)).random_raw(count) if count else []
+    words: Any = np.random.Philox(key=check_seed(seed)).random_raw(count) if count else []
     return np.argsort(np.asarray(words, np.uint64), kind="stable")
 
 

@@ -63,7 +63,6 @@ __all__ = [
     "energy_inside",
     "find_layers",
     "find_method",
-    "gradcam",
     "grid",
     "guided_backprop",
     "guided_product",

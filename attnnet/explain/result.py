@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .image import deprocess, html_image, overlay, stacked
 from .maps import join_layers, scaled_layer
 from .methods import Method
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 _SHOWN = 16  # images of a batch that a notebook shows
 
@@ -89,7 +93,8 @@ class CAM:
     def __len__(self) -> int:
         return len(self.maps)
 
-    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None,
+                  copy: bool | None = None) -> np.ndarray:
         return np.array(self.maps, dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:

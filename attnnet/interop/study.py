@@ -125,7 +125,7 @@ def _resnet(state: State) -> dict[str, Any]:
         "in_channels": _shape(state, "conv1.weight", 4)[1],
     }
     head = "image_module."
-    blocks = {}
+    blocks: dict[Any, Any] = {}
     for (stage, index), names in sorted(parts.items()):
         inner = [name.removeprefix(head) for name in names if name.startswith(head)]
         place = f"layer{stage}.{index}.image_module"

@@ -10,6 +10,8 @@ s() is the sigmoid, GAP and GMP are the means and maxima over all positions of a
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from .. import functional as F
 from ..autograd import is_relu_guided
 from ..tensor import Tensor
@@ -135,7 +137,7 @@ class SEC(AttentionBlock):
 
     def fused(self, x: Tensor, relu: bool = False) -> Tensor:
         a, b = self.conv1, self.conv2
-        return F.sec(x, a.weight, a.bias, b.weight, b.bias, relu=relu)
+        return F.sec(x, a.weight, cast(Tensor, a.bias), b.weight, cast(Tensor, b.bias), relu=relu)
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         hidden = F.relu(self.conv1(F.mean(x, (2, 3), keepdim=True)))
@@ -187,7 +189,7 @@ class CA(AttentionBlock):
         for kind in self.pool_types:
             part = self.mlp(_pooled(x, kind))
             total = part if total is None else total + part
-        return {"channel": per_channel(F.sigmoid(total))}
+        return {"channel": per_channel(F.sigmoid(cast(Tensor, total)))}
 
     def reference(self, x: Tensor) -> Tensor:
         return x * self.gates(x)["channel"]
@@ -223,7 +225,7 @@ class _SpatialConv(Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x))
 
-    def arguments(self) -> tuple[object, ...]:
+    def arguments(self) -> tuple[Any, ...]:
         """What the fused operations take of this; counts the batch, as batch norm does."""
         conv, bn = self.conv, self.bn
         if bn.training:

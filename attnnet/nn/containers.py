@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from .fused import conv_bn
 from .layers import BatchNorm2d, Conv2d, ReLU
@@ -107,7 +107,7 @@ class Sequential(_Listed):
                 self.add_module(name, module)
         else:
             for position, module in enumerate(modules):
-                self.add_module(str(position), module)
+                self.add_module(str(position), cast(Module, module))
 
     def add_module(self, name: str, module: Module | None) -> None:
         super().add_module(name, module)

@@ -11,7 +11,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from numbers import Integral
-from typing import Any
+from typing import Any, cast
 
 from .optimizer import Optimizer
 
@@ -178,7 +178,7 @@ class LinearWarmup(Schedule):
         if (after is None) != (nested is None):
             raise ValueError("the state dict and this warm-up differ in what comes after it")
         if after is not None:
-            after.load_state_dict(nested)
+            after.load_state_dict(cast(Mapping[str, Any], nested))
         super().load_state_dict(dict(state_dict) | {"after": after})
 
 
