@@ -7,6 +7,11 @@
     python3 dev.py sanitize        compilers' warnings, ThreadSanitizer, then the tests under
                                    Address-, UndefinedBehavior- and LeakSanitizer (--quick: some;
                                    [PART...] [-- ARGS...]: see tests/sanitizers/run.py)
+    python3 dev.py wheel           builds the sdist and the wheel, audits them, and tests the wheel from
+                                   another folder ([PYTHON...] [--numpy oldest newest] [--all]: see
+                                   tests/installs/run.py)
+    python3 dev.py docs            builds the documentation's site into site/; a warning is an error
+                                   (serve: shows it, and follows changes)
 
 Needs Python 3.10 or newer and a C compiler; nothing else on the machine is touched.
 """
@@ -14,6 +19,7 @@ Needs Python 3.10 or newer and a C compiler; nothing else on the machine is touc
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -44,7 +50,8 @@ def environment(name: str, *packages: str, **variables: str) -> Path:
     if not (programs / "python").exists():
         print(f"making {folder.name} ...", flush=True)
         venv.create(folder, with_pip=True, clear=True)
-    print("building and installing attnnet ...", flush=True)
+    if any(package.startswith(".") for package in packages):
+        print("building and installing attnnet ...", flush=True)
     pip = [programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, *packages], cwd=ROOT, check=True, env={**os.environ, **variables})
     return programs
@@ -74,8 +81,24 @@ def sanitize(arguments: list[str]) -> int:
     return subprocess.run([programs / "python", runner, *arguments], cwd=ROOT).returncode
 
 
+def wheel(arguments: list[str]) -> int:
+    """Builds, audits and tests what users install; needs no environment but its own."""
+    runner = ROOT / "tests" / "installs" / "run.py"
+    return subprocess.run([sys.executable, runner, *arguments], cwd=ROOT).returncode
+
+
+def docs(arguments: list[str]) -> int:
+    """Builds the documentation's site, strictly."""
+    # Only the tools: the reference is read from the sources, so that nothing need be compiled.
+    text = (ROOT / "pyproject.toml").read_text()
+    tools = re.findall(r'"([^"]+)"', re.search(r"^docs = \[(.*?)\]", text, re.M | re.S)[1])
+    programs = environment(".venv-docs", *tools)
+    job = ["serve"] if arguments[:1] == ["serve"] else ["build", "--strict", *arguments]
+    return subprocess.run([programs / "mkdocs", *job], cwd=ROOT).returncode
+
+
 def main() -> int:
-    jobs = {"demo": demo, "test": test, "sanitize": sanitize}
+    jobs = {"demo": demo, "test": test, "sanitize": sanitize, "wheel": wheel, "docs": docs}
     if sys.version_info < (3, 10):  # noqa: UP036  (run by whatever Python the user has)
         print("attnnet needs Python 3.10 or newer", file=sys.stderr)
         return 2

@@ -148,6 +148,27 @@ def conv2d_fused(
     groups: int,
     /,
 ) -> _Tensor: ...
+def conv2d_batch_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    x_constants: Tensor | None,
+    stride: _Ints,
+    padding: _Ints,
+    groups: int,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    residual: Tensor | None,
+    training: bool,
+    momentum: float,
+    relu: bool,
+    eps: float,
+    defer: bool,
+    /,
+) -> tuple[_Tensor, _Tensor | None]: ...
+def compute_deferred(y: Tensor, constants: Tensor, /) -> _Tensor: ...
 def keep_weights(weight: Tensor, /) -> _KeptWeights: ...
 def convolution_plan(
     x_shape: _Ints,
