@@ -7,9 +7,9 @@
     python3 dev.py sanitize        compilers' warnings, ThreadSanitizer, then the tests under
                                    Address-, UndefinedBehavior- and LeakSanitizer (--quick: some;
                                    [PART...] [-- ARGS...]: see tests/sanitizers/run.py)
-    python3 dev.py wheel           builds the sdist and the wheel, audits them, and tests the wheel from
-                                   another folder ([PYTHON...] [--numpy oldest newest] [--all]: see
-                                   tests/installs/run.py)
+    python3 dev.py wheel           builds sdist and wheel, audits them, tests the wheel from
+                                   another folder ([PYTHON...] [--numpy oldest newest] [--all]:
+                                   see tests/installs/run.py)
     python3 dev.py docs            builds the documentation's site into site/; a warning is an error
                                    (serve: shows it, and follows changes)
 

@@ -57,6 +57,7 @@ if _typing.TYPE_CHECKING:  # the same names, for type checkers and editors
     from . import nn as nn
     from . import optim as optim
     from . import plots as plots
+    from . import study as study
     from . import training as training
     from .interop import export_onnx as export_onnx
     from .interop import load as load

@@ -91,6 +91,14 @@ def test_the_stub_says_what_comes_back(name):
     assert type(result) is SAMPLES[says.split("[")[0]], (says, type(result))
 
 
+def test_checkers_see_the_names_that_are_loaded_late():
+    tree = ast.parse(Path(attnnet.__file__).read_text())
+    [block] = [node for node in tree.body if isinstance(node, ast.If)
+               and ast.unparse(node.test) == "_typing.TYPE_CHECKING"]
+    seen = {alias.asname for node in block.body for alias in node.names}
+    assert seen == {*attnnet._MODULES, *attnnet._HOME}
+
+
 def test_public_functions_say_all_their_types():
     """mypy lets a function pass that says nothing; a user's strict mode does not."""
     silent = []
