@@ -10,7 +10,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path("csrc")
-# -g0 undoes Python's own -g: 7 MB that nobody reads, and what is built names no folder of the machine.
+# -g0 undoes Python's own -g: 7 MB that nobody reads, and names of this machine's folders.
 # ATTNNET_CFLAGS come later and may say -g again.
 COMMON = ["-std=gnu11", "-O3", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno",
           "-fno-trapping-math", "-g0"]
