@@ -48,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start.add_argument("--data", metavar="PATH", help="folder of the data sets' files")
     work = parser.add_argument_group("running")
     work.add_argument("--list", action="store_true", help="only say which runs these are")
+    work.add_argument("--report", metavar="DIR", help="only write the report of the study in this "
+                      "folder, as far as it is done")  # fmt: skip
     work.add_argument("--output", metavar="DIR", help="the study's folder; default: studies/NAME")
     work.add_argument(
         "--workers", type=int, metavar="N", help="runs at once, each in a process of its own; "
@@ -61,6 +63,9 @@ def run(args: argparse.Namespace) -> int:
     """Runs the study; returns the exit code."""
     from .. import study
 
+    if args.report is not None:
+        print(f"report: {study.write_report(args.report)}")
+        return 0
     plan, folder = _plan(args)
     if args.list:
         _list(plan)
@@ -70,10 +75,12 @@ def run(args: argparse.Namespace) -> int:
         progress="lines" if args.no_progress else True,
         command=shlex.join(["attnnet", *sys.argv[1:]]),
     )  # fmt: skip
-    print(progress)
     if progress.interrupted:
+        print(progress)
         print(f"to go on: {_again(args, progress.folder)}")
         return 130
+    print(study.Results(progress.folder))
+    print(f"report: {study.write_report(progress.folder)}")
     return 1 if progress.count("failed") else 0
 
 

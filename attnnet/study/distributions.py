@@ -86,7 +86,7 @@ def power_of_t(effect: float, pairs: int, alpha: float) -> float:
     # s = sqrt(chi2 / freedom); its density is negligible outside of this range.
     spread = 10 / math.sqrt(2 * freedom)
     low, high = max(0.0, 1 - spread), 1 + spread
-    nodes, weights = np.polynomial.legendre.leggauss(200)
+    nodes, weights = _nodes()
     s = low + (high - low) * (nodes + 1) / 2
     log_density = (
         math.log(2) + freedom / 2 * math.log(freedom / 2) - math.lgamma(freedom / 2)
@@ -95,6 +95,12 @@ def power_of_t(effect: float, pairs: int, alpha: float) -> float:
     inside = np.array([_normal(limit * v - shift) - _normal(-limit * v - shift) for v in s])
     mass = weights * np.exp(log_density) * (high - low) / 2
     return float(1 - mass @ inside)
+
+
+@cache
+def _nodes() -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of Gauss's quadrature on -1 to 1."""
+    return np.polynomial.legendre.leggauss(200)
 
 
 def _normal(z: float) -> float:

@@ -1,6 +1,6 @@
 """A study's folder: its plan, its lock, a folder for each run and what state that is in.
 
-    study.json       the plan, and the commands that worked on it
+    study.json       the plan, the commands that worked on it, where the data were
     runs/NAME/       a training's folder, and beside its files:
         predictions.npz  what the chosen epoch says of each test image
         result.json      the figures of a run that is done; written last
@@ -93,8 +93,11 @@ class StudyFolder:
         """
         return Plan.from_dict(self.record["plan"])
 
-    def open(self, plan: Plan, command: str) -> None:
+    def open(self, plan: Plan, command: str, data: str | None = None) -> None:
         """Makes the folder, takes its lock, and books the plan.
+
+        Args:
+            plan: the study. command: that works on it. data: where the data sets' files are.
 
         Raises:
             CheckpointError: another study is at work here, the folder holds another study, or it
@@ -112,7 +115,7 @@ class StudyFolder:
                     f"the folder {self.path} holds other things, but no study; choose another "
                     "folder."
                 )
-            record["plan"] = plan.to_dict()
+            record["plan"], record["data"] = plan.to_dict(), data
             if command not in record["commands"]:
                 record["commands"] = [*record["commands"], command]
             text = json.dumps(record, indent=1) + "\n"

@@ -133,14 +133,15 @@ def bootstrap(
     if not rows or 0 in sizes or (same_images and len(sizes) > 1):
         raise ValueError(f"bootstrap: got {sorted(sizes)} values; expected as many for each seed.")
     random = np.random.default_rng(seed)
-    count = len(rows)
-    shares = random.multinomial(count, [1 / count] * count, resamples) / count  # (B, seeds)
-    groups = [np.stack(rows)] if same_images else [row[None] for row in rows]
-    means = np.array([
-        np.concatenate([part @ _times_drawn(random, part.shape[1]) for part in groups])
-        for _ in range(resamples)
-    ])
-    low, high = np.quantile((shares * means).sum(1), [(1 - level) / 2, (1 + level) / 2])
+    count, means = len(rows), np.empty(resamples)
+    together = np.stack(rows) if same_images else None
+    for i in range(resamples):
+        seeds = random.integers(0, count, count)
+        if together is not None:
+            means[i] = (together @ _times_drawn(random, together.shape[1]))[seeds].mean()
+        else:
+            means[i] = np.mean([rows[s] @ _times_drawn(random, len(rows[s])) for s in seeds])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..markup import Html, table
+from ..markup import as_html, table
 from ..training.history import History
 from .folder import PREDICTIONS, State, StudyFolder
 from .inference import (
@@ -145,6 +145,11 @@ class Results:
         """Whether no run is left to do; some may have failed."""
         return all(state.kind in ("done", "failed") for state in self.states.values())
 
+    @property
+    def data(self) -> str | None:
+        """Where the data sets' files were; None: where ``attnnet.data.load`` looks anyway."""
+        return self.home.record.get("data")
+
     def history(self, run: Run) -> History:
         """The curves of a run. Raises: OSError, ValueError: there are none."""
         return History.from_json(self.home.of(run, "history.json"))
@@ -199,9 +204,9 @@ class Results:
 
         parts = []
         for family in self.plan.families:
-            parts.append(f"<p><b>{family}</b></p>")
+            parts.append(f"<p><b>{as_html(family)}</b></p>")
             parts.append(table(head(self), [cells(self, row) for row in self.of(family)]))
-            items = "".join(f"<li>{Html(row.sentence)}</li>" for row in self.of(family))
+            items = "".join(f"<li>{as_html(row.sentence)}</li>" for row in self.of(family))
             parts.append(f"<ul>{items}</ul>")
         return "".join(parts)
 

@@ -86,12 +86,13 @@ def run(
             raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}.")
     path = os.path.join("studies", plan.name) if folder is None else os.fspath(folder)
     home = StudyFolder(path)
-    home.open(plan, command or f"attnnet.study.run(plan, {path!r})")
+    where = None if data is None else os.path.abspath(data)
+    home.open(plan, command or f"attnnet.study.run(plan, {path!r})", where)
     try:
         todo = [run for run in plan.runs if not _settled(home.state(run))]
-        check_data(todo, data)
+        check_data(todo, where)
         board = Board(plan.name, [(run, home.state(run)) for run in plan.runs], progress)
-        tasks = [task_of(home, plan, run, data) for run in todo]
+        tasks = [task_of(home, plan, run, where) for run in todo]
         if workers == 0:
             finished = run_here(tasks, board.event)
         else:
@@ -107,17 +108,14 @@ def _settled(state: State) -> bool:
     return state.kind == "done" or (state.kind == "failed" and state.final)
 
 
-def task_of(
-    home: StudyFolder, plan: Plan, run: Run, data: str | os.PathLike[str] | None
-) -> Task:
+def task_of(home: StudyFolder, plan: Plan, run: Run, data: str | None) -> Task:
     """What a worker needs to know of a run."""
-    where = None if data is None else os.path.abspath(data)
     return Task(
-        run.name, os.path.abspath(home.of(run)), run.recipe.to_dict(), where, tuple(plan.imports)
+        run.name, os.path.abspath(home.of(run)), run.recipe.to_dict(), data, tuple(plan.imports)
     )
 
 
-def check_data(runs: Sequence[Run], data: str | os.PathLike[str] | None) -> None:
+def check_data(runs: Sequence[Run], data: str | None) -> None:
     """Loads each data set once, which may download it, before several processes want it.
 
     Raises:

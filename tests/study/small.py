@@ -34,6 +34,10 @@ class Small(Classifier):
         self.features = nn.Sequential(*layers)
         self.linear = nn.Linear(16 * side * side, num_classes)
 
+    def attention_blocks(self):
+        return {f"features.{i}": part for i, part in enumerate(self.features)
+                if hasattr(part, "gates")}  # fmt: skip
+
     def forward(self, x):
         return self.linear(self.features(x).flatten(1))
 

@@ -193,6 +193,9 @@ def test_power():
         limit = stats.t.ppf(1 - alpha / 2, pairs - 1)
         shift = effect * math.sqrt(pairs)
         expected = stats.nct.sf(limit, pairs - 1, shift) + stats.nct.cdf(-limit, pairs - 1, shift)
+        if math.isnan(expected):  # SciPy has no number where the power is all but 1
+            assert shift > 15
+            expected = 1.0
         assert power_of_t(effect, pairs, alpha) == pytest.approx(expected, abs=2e-6)
 
 
