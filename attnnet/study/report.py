@@ -15,7 +15,7 @@ from .plan import Family
 from .presets import PUBLISHED, PUBLISHED_NOTE
 from .results import Results
 from .sentences import _p
-from .tables import cells, head, rows_csv, runs_csv
+from .tables import cells, head, in_two, rows_csv, runs_csv
 
 _NOTES = (
     "Each run's epoch was chosen on images held out of the training images; the test images were "
@@ -64,7 +64,8 @@ def page(results: Results) -> Page:
         found.heading(str(family))
         for row in results.of(family):
             found.text(_marked(row.sentence, row.verdict))
-        found.table(head(results), [cells(results, row) for row in results.of(family)])
+        for names, rows in _tables(results, family):
+            found.table(names, rows)
         _figures(found, results, family)
         published = _published(results, family)
         if published:
@@ -126,7 +127,9 @@ def markdown(results: Results) -> str:
     for family in results.plan.families:
         lines += [f"## {family}", ""]
         lines += [f"- {row.sentence}" for row in results.of(family)]
-        lines += ["", *_table(head(results), [cells(results, r) for r in results.of(family)]), ""]
+        for names, rows in _tables(results, family):
+            lines += ["", *_table(names, rows)]
+        lines.append("")
         published = _published(results, family)
         if published:
             lines += ["The study's published figures beside these:", "", *_table(*published), "",
@@ -141,6 +144,12 @@ def markdown(results: Results) -> str:
     lines += ["## How this was done", "", *(f"- {note}" for note in _NOTES), ""]
     lines += _table(["", ""], _made_by(results))
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _tables(results: Results, family: Family) -> list[tuple[list[str], list[list[str]]]]:
+    """What the rows reach, and what they cost: heads and rows of two tables."""
+    rows = [in_two(cells(results, row)) for row in results.of(family)]
+    return [(names, [row[i] for row in rows]) for i, names in enumerate(in_two(head(results)))]
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:

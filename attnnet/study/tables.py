@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 _FIGURES = ("mean", "sd", "low", "high")
 
 
+WHAT = 10  # so many columns say how good the rows are; the rest, after the name, what they cost
+
+
+def in_two(columns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The columns of :func:`head` or :func:`cells` for two tables, as one is too wide to read."""
+    return [*columns[:WHAT]], [columns[0], *columns[WHAT:]]
+
+
 def head(results: Results) -> list[str]:
     """The columns of :func:`cells`."""
     return [
