@@ -56,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "default: one a core, as far as memory goes; 0: one after another in this process"
     )  # fmt: skip
     add_threads_argument(work)
+    work.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, whose workers take "
+                      "the runs; the folder must be on a file system that they share")  # fmt: skip
     work.add_argument("--no-progress", action="store_true", help="no table, only lines")
 
 
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     progress = study.run(
         plan, folder, args.workers, threads=args.threads, data=args.data,
-        progress="lines" if args.no_progress else True,
+        scheduler=args.scheduler, progress="lines" if args.no_progress else True,
         command=shlex.join(["attnnet", *sys.argv[1:]]),
     )  # fmt: skip
     if progress.interrupted:
@@ -86,8 +88,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _again(args: argparse.Namespace, folder: str) -> str:
     words = ["attnnet", "study", "--resume", folder]
-    if args.data is not None:
-        words += ["--data", args.data]
+    for option in ("data", "scheduler"):
+        if getattr(args, option) is not None:
+            words += [f"--{option}", getattr(args, option)]
     return shlex.join(words)
 
 

@@ -9,18 +9,20 @@ lock of the run's folder sees to it that nobody does it twice at once.
 
 from __future__ import annotations
 
+import math
 import os
 import queue
-import socket
+import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..config import get_num_threads
 from ..errors import CheckpointError
 from ..training.interrupt import StopRequest
 from .execute import Task
-from .folder import write_failure
+from .folder import STUDY, write_failure
 from .runner import RETRIES, Event
 from .worker import Worker, death
 
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _MOMENT = 0.2  # seconds between two looks at what is asked
+_ANSWER = 10.0  # seconds to wait for the scheduler
 _PATIENCE = 30.0  # seconds to wait for the cluster's first worker
+_BEAT = 5.0  # seconds between two signs of life of the study
+_SILENCE = 60.0  # seconds without one, after which its tasks stop
 
 
 def connect(address: str) -> Client:
@@ -45,7 +50,7 @@ def connect(address: str) -> Client:
             "a cluster needs distributed: pip install distributed (or attnnet[cluster])"
         ) from error
     try:
-        return Client(address, timeout=10, set_as_default=False)
+        return Client(address, timeout=_ANSWER, set_as_default=False)
     except (OSError, ValueError) as error:
         raise OSError(f"no Dask scheduler answers at {address!r}: {error}") from None
 
@@ -57,9 +62,6 @@ class Cluster:
         tasks: the runs, in order. event: is called with each run's name and event.
         client: of the scheduler. threads: of each run; None: the cores of each machine over the
             runs that it takes at once.
-
-    Raises:
-        CheckpointError: there is no worker, or one does not see the study's folder.
     """
 
     def __init__(
@@ -67,12 +69,12 @@ class Cluster:
     ) -> None:
         self._tasks, self._event, self._client, self._threads = tasks, event, client, threads
         self._topic = f"attnnet-{uuid.uuid4().hex}"
-        self._stop = f"{self._topic}-stop"
         self._words: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+        self._started: set[str] = set()
         self._ended: set[str] = set()
 
     def check(self, folder: str) -> None:
-        """Makes sure that every worker sees the study's folder.
+        """Makes sure that there are workers, and that each sees the study's folder.
 
         Raises:
             CheckpointError: one does not, or there is no worker.
@@ -85,7 +87,7 @@ class Cluster:
             raise CheckpointError(
                 "the cluster has no worker; start some: dask worker ADDRESS"
             ) from None
-        probe = os.path.join(os.path.abspath(folder), "study.json")
+        probe = os.path.join(os.path.abspath(folder), STUDY)
         for worker, seen in self._client.run(os.path.exists, probe).items():
             if not seen:
                 raise CheckpointError(
@@ -97,47 +99,65 @@ class Cluster:
         """Does the runs; False: somebody stopped it, and every run has written a checkpoint."""
         from distributed import Variable
 
-        stop_asked = Variable(self._stop, client=self._client)
-        stop_asked.set(False)
+        word = Variable(self._topic, client=self._client)
+        word.set("go 0")
+        threads = {} if self._threads else self._threads_of_workers()
         self._client.subscribe_topic(self._topic, self._hear)
         futures = {
             task.name: self._client.submit(
-                do, task.to_dict(), self._topic, self._stop, self._threads, key=self._key(task),
-                pure=False, retries=0,
+                do, task.to_dict(), self._topic, self._threads, threads,
+                key=f"{task.name}-{self._topic}", pure=False,
             ) for task in self._tasks
         }  # fmt: skip
         try:
             with StopRequest() as stop:
+                stopping, began, beat = False, time.monotonic(), 0
                 while len(self._ended) < len(futures):
-                    if stop.requested:
-                        stop_asked.set(True)
-                        # Those that wait for a worker would only begin to be stopped.
-                        self._client.cancel([f for f in futures.values() if f.status == "pending"
-                                             and not self._is_running(f)])  # fmt: skip
+                    if stop.requested and not stopping:
+                        stopping = True
+                        word.set("stop")
+                        waiting = [f for n, f in futures.items() if n not in self._started]
+                        self._cancel(waiting)
+                    elif not stopping and (time.monotonic() - began) // _BEAT > beat:
+                        beat += 1
+                        word.set(f"go {beat}")
                     self._drain()
-                    self._gather(futures, stop.requested)
+                    self._gather(futures, stopping)
                 return not stop.requested
         finally:
-            self._client.cancel(list(futures.values()))
+            word.set("stop")
+            self._cancel([f for name, f in futures.items() if name not in self._ended])
             self._client.unsubscribe_topic(self._topic)
 
-    def _key(self, task: Task) -> str:
-        return f"{task.name}-{self._topic}"
+    def _cancel(self, futures: list[Any]) -> None:
+        if futures:
+            self._client.cancel(futures)
 
-    def _is_running(self, future: Any) -> bool:
-        return any(future.key in keys for keys in self._client.processing().values())
+    def _threads_of_workers(self) -> dict[str, int]:
+        """By a worker's address, the cores of its machine over the tasks that it takes at once."""
+        cores = self._client.run(get_num_threads)
+        facts = self._client.scheduler_info()["workers"]
+        at_once: Counter[str] = Counter()
+        for worker in facts.values():
+            at_once[worker["host"]] += worker["nthreads"]
+        return {
+            address: max(1, count // at_once[facts[address]["host"]])
+            for address, count in cores.items() if address in facts
+        }  # fmt: skip
 
     def _hear(self, message: tuple[float, Any]) -> None:
         name, word = message[1]
         self._words.put((name, word))
 
     def _drain(self) -> None:
-        """Passes on what has been heard, for a moment."""
+        """Passes on what is heard, or waits a moment."""
         try:
             name, word = self._words.get(timeout=_MOMENT)
         except queue.Empty:
             self._event("", {"event": "tick"})
             return
+        if word["event"] == "start":
+            self._started.add(name)
         if name not in self._ended:
             self._event(name, word)
 
@@ -152,62 +172,92 @@ class Cluster:
                 outcome = future.result()
             elif future.cancelled() or stopping:
                 outcome = {"state": "stopped"}
-            else:
+            else:  # the workers that took it died, one after another
                 error = future.exception()
-                outcome = {"state": "failed", "kind": type(error).__name__,
-                           "message": " ".join(str(error).split())}  # fmt: skip
-                write_failure(task.folder, outcome["kind"], outcome["message"])
+                message = " ".join(str(error).split())
+                outcome = {"state": "failed", "kind": type(error).__name__, "message": message}
+                write_failure(task.folder, outcome["kind"], message)
             self._event(task.name, {"event": "end", "outcome": outcome})
 
 
-def do(fields: dict[str, Any], topic: str, stop: str, threads: int | None) -> dict[str, Any]:
+def do(
+    fields: dict[str, Any], topic: str, threads: int | None, of_workers: dict[str, int]
+) -> dict[str, Any]:
     """A run, as a task of a Dask worker does it: in a process beside it.
+
+    Args:
+        fields: of the ``Task``. topic: where events go to; the variable of that name says "stop",
+            or "go" and a number that grows while the study is there.
+        threads: to compute with; None: what ``of_workers`` says of this worker's address.
 
     Returns:
         The outcome, as ``execute`` gives it.
     """
-    from distributed import Variable, get_worker
+    from distributed import get_worker
 
     me = get_worker()
-    share = threads or max(1, (os.cpu_count() or 1) // _at_once(me))
+    share = threads or of_workers.get(me.address)
+    share = share or max(1, get_num_threads() // me.state.nthreads)  # of a worker that came later
     task = Task(**{**fields, "imports": tuple(fields["imports"]), "threads": share})
-    asked = Variable(stop)
-    for attempt in range(1 + RETRIES):
-        words: queue.Queue[dict[str, Any]] = queue.Queue()
-        worker = Worker(task, words.put)
-        stopping = False
-        try:
-            while True:
-                try:
-                    word = words.get(timeout=_MOMENT)
-                except queue.Empty:
-                    if not stopping and asked.get(timeout=10):
-                        stopping = True
-                        worker.stop()
-                    continue
-                if word["event"] == "end":
-                    break
-                me.log_event(topic, (task.name, {**word, "worker": me.address}))
-        finally:
-            worker.kill()
-            worker.join()
-        outcome = word["outcome"]
-        if outcome is not None and (outcome["state"] != "stopped" or stopping):
+    studies = _Studies(topic)
+    for death_count in range(1, 2 + RETRIES):
+        outcome, how = _one_process(task, studies, me, topic)
+        if outcome is not None:
             return outcome
-        if stopping:
-            return {"state": "stopped"}
-        how = "it was told to stop" if outcome is not None else death(word["code"])
-        if attempt < RETRIES:
+        if death_count <= RETRIES:
             me.log_event(topic, (task.name, {"event": "again", "message": how}))
-    message = f"{how}, {1 + RETRIES} times"
+    message = f"{how}, {death_count} times"
     write_failure(task.folder, "Died", message)
     return {"state": "failed", "kind": "Died", "message": message}
 
 
-def _at_once(me: Any) -> int:
-    """How many tasks the Dask workers of this machine take at once."""
-    facts = me.client.scheduler_info(n_workers=-1)["workers"] if hasattr(me, "client") else {}
-    here = Counter({socket.gethostname(): me.state.nthreads})
-    for worker in facts.values():
-        here[worker.get("host", "")] += worker.get("nthreads", 1)
-    return max(here.values())
+def _one_process(
+    task: Task, studies: _Studies, me: Any, topic: str
+) -> tuple[dict[str, Any] | None, str]:
+    """The run in a process: its outcome, or None and how the process died."""
+    words: queue.Queue[dict[str, Any]] = queue.Queue()
+    worker = Worker(task, words.put)
+    stopping = False
+    try:
+        while True:
+            if not stopping and studies.stopped:
+                stopping = True
+                worker.stop()
+            try:
+                word = words.get(timeout=_MOMENT)
+            except queue.Empty:
+                continue
+            if word["event"] == "end":
+                break
+            me.log_event(topic, (task.name, {**word, "worker": me.address}))
+    finally:
+        worker.kill()
+        worker.join()
+    outcome = word["outcome"]
+    if stopping and outcome is None:
+        return {"state": "stopped"}, ""
+    if outcome is not None and (stopping or outcome["state"] != "stopped"):
+        return outcome, ""
+    return None, death(word["code"]) if outcome is None else "it was told to stop"
+
+
+class _Studies:
+    """What the study says to its tasks: go on, or stop; its silence means stop, too."""
+
+    def __init__(self, topic: str) -> None:
+        from distributed import Variable
+
+        self._variable = Variable(topic)
+        self._word, self._asked = "", -math.inf
+        self._changed = time.monotonic()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether to stop; asks every second at most."""
+        now = time.monotonic()
+        if now - self._asked >= 1:
+            self._asked = now
+            word = self._variable.get(timeout=_SILENCE)
+            if word != self._word:
+                self._word, self._changed = word, now
+        return self._word == "stop" or now - self._changed > _SILENCE

@@ -54,6 +54,7 @@ def run(
     *,
     threads: int | None = None,
     data: str | os.PathLike[str] | None = None,
+    scheduler: str | None = None,
     progress: bool | str = True,
     command: str | None = None,
 ) -> Progress:
@@ -66,8 +67,11 @@ def run(
         workers: runs at once, each in a process of its own; default: one a core, as far as memory
             goes. 0: one after another in this very process, which blocks that are registered here
             alone need (others: ``imports`` in the plan).
-        threads: that all runs have together; default: as many as ``attnnet.get_num_threads()``.
+        threads: that all runs have together; default: as many as ``attnnet.get_num_threads()``. On
+            a cluster: that each run has; default: the cores of its machine over the runs there.
         data: the folder of the data sets' files, as for ``Trainer``.
+        scheduler: the address of a Dask scheduler, whose workers take the runs; the folder must be
+            on a file system that they share. Needs distributed (``attnnet[cluster]``).
         progress: True: a table where there is room for one; "lines"; False: silent.
         command: what to book as the command; default: a call of this function.
 
@@ -77,13 +81,16 @@ def run(
     Raises:
         CheckpointError: another study works in the folder, or it holds another study.
         DataError: the images of a data set are missing or damaged.
-        ValueError: a wrong number of workers or threads.
+        ValueError: a wrong number of workers or threads, or workers on a cluster.
+        ModuleNotFoundError, OSError: no distributed, no scheduler at the address.
     """
     from .. import get_num_threads
 
     for name, value, least in (("workers", workers, 0), ("threads", threads, 1)):
         if value is not None and (not isinstance(value, int) or value < least):
             raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}.")
+    if scheduler is not None and workers is not None:
+        raise ValueError("workers is of this machine; a scheduler has its own.")
     path = os.path.join("studies", plan.name) if folder is None else os.fspath(folder)
     home = StudyFolder(path)
     where = None if data is None else os.path.abspath(data)
@@ -93,7 +100,9 @@ def run(
         check_data(todo, where)
         board = Board(plan.name, [(run, home.state(run)) for run in plan.runs], progress)
         tasks = [task_of(home, plan, run, where) for run in todo]
-        if workers == 0:
+        if scheduler is not None:
+            finished = _on_cluster(scheduler, tasks, board, path, threads)
+        elif workers == 0:
             finished = run_here(tasks, board.event)
         else:
             slots = workers or usual_workers(len(tasks))
@@ -102,6 +111,17 @@ def run(
         return Progress(path, {run.name: home.state(run) for run in plan.runs}, not finished)
     finally:
         home.close()
+
+
+def _on_cluster(
+    address: str, tasks: list[Task], board: Board, folder: str, threads: int | None
+) -> bool:
+    from .cluster import Cluster, connect
+
+    with connect(address) as client:
+        cluster = Cluster(tasks, board.event, client, threads)
+        cluster.check(folder)
+        return cluster.run()
 
 
 def _settled(state: State) -> bool:
