@@ -45,6 +45,7 @@ BY_FORMULA = ("gradcam", "hirescam", "elementwise", "gradcam++", "xgradcam", "la
 RESNET = ("resnet18", "NEW_12", 16)
 # features.3 is the first group's CBAM, features.7 the second's last ReLU.
 VGG = ("vgg11", "CBAM_1", 32)
+BLOCKS = ("SE", "SEC", "CA", "SA", "AA", "SE_SA", "SEC_SA", "CBAM", "NEW", "NAB")
 
 CASES = [
     *(Case(*RESNET, method, ("layer3",)) for method in BY_FORMULA),
@@ -62,4 +63,10 @@ CASES = [
     Case(*VGG, "gradcam", ("features.3",)),
     Case(*VGG, "layercam", ("features.3", "features.7")),
     Case(*VGG, "fullgrad"),
+    *(Case(*VGG, method, ("features.7",)) for method in BY_FORMULA),
+    # One layer's gradients come back through the blocks, the other's values through them.
+    *(Case("resnet18", f"{block}_2", 16, "layercam", ("layer1", "layer2")) for block in BLOCKS),
+    # With NAB two values under a max pool are equal to rounding: the gradient takes either way.
+    *(Case("vgg11", f"{block}_2", 32, "layercam", ("features.2", "features.7"),
+           tolerance=5e-3 if block == "NAB" else TOLERANCE) for block in BLOCKS),
 ]
