@@ -4,6 +4,7 @@
     python3 dev.py demo            installs into .venv, trains on `shapes`, shows the result
     python3 dev.py test [ARGS...]  installs into .venv-test and runs the tests (pytest's ARGS)
     python3 dev.py test --torch    the same with PyTorch, ONNX Runtime, and the notebooks
+    python3 dev.py notebooks       executes the lessons from nothing and stores their outputs
     python3 dev.py sanitize        compilers' warnings, ThreadSanitizer, then the tests under
                                    Address-, UndefinedBehavior- and LeakSanitizer (--quick: some;
                                    [PART...] [-- ARGS...]: see tests/sanitizers/run.py)
@@ -71,6 +72,13 @@ def test(arguments: list[str]) -> int:
     return subprocess.run([programs / "pytest", *rest], cwd=ROOT).returncode
 
 
+def notebooks(arguments: list[str]) -> int:
+    """Executes the lessons and stores them with their outputs."""
+    programs = environment(".venv-notebooks", ".[plots]", "nbclient", "ipykernel")
+    script = ROOT / "notebooks" / "execute.py"
+    return subprocess.run([programs / "python", script, *arguments], cwd=ROOT).returncode
+
+
 def sanitize(arguments: list[str]) -> int:
     """Runs the core under what finds its errors."""
     if "valgrind" in arguments:
@@ -98,7 +106,10 @@ def docs(arguments: list[str]) -> int:
 
 
 def main() -> int:
-    jobs = {"demo": demo, "test": test, "sanitize": sanitize, "wheel": wheel, "docs": docs}
+    jobs = {
+        "demo": demo, "test": test, "notebooks": notebooks, "sanitize": sanitize, "wheel": wheel,
+        "docs": docs,
+    }  # fmt: skip
     if sys.version_info < (3, 10):  # noqa: UP036  (run by whatever Python the user has)
         print("attnnet needs Python 3.10 or newer", file=sys.stderr)
         return 2
