@@ -11,7 +11,7 @@ from ..explain.maps import join_layers, scaled_layer
 from ..tensor import Tensor
 from .engine import Job
 from .record import Record
-from .timing import interleaved
+from .timing import BETWEEN_SYSTEMS, interleaved
 
 METHODS = ("gradcam", "gradcam++", "layercam", "eigencam")
 JOB = Job("resnet18", None, 64)
@@ -33,7 +33,7 @@ def cams(vs: Sequence[str], rounds: int, job: Job = JOB) -> Iterator[Record]:
         notes: dict[str, str] = {}
         if "grad-cam" in vs:
             notes["grad-cam"] = _add_tool(lookers, ours, job, method)
-        times = interleaved(lookers, rounds)
+        times = interleaved(lookers, rounds, rest=BETWEEN_SYSTEMS)
         for engine in ("attnnet", *notes):
             time = times.get(engine)
             yield Record(

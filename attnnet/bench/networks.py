@@ -13,7 +13,7 @@ from .engine import Attnnet, Engine, Job, Runner
 from .footprint import MEMORY
 from .machine import peak_gflops
 from .record import Record
-from .timing import interleaved
+from .timing import BETWEEN_SYSTEMS, interleaved
 
 TRAINING = (
     Job("resnet18", None, 128),
@@ -107,7 +107,8 @@ def _compare(
         runners[engine.name], batches[engine.name] = runner, taken.batch
         if taken.batch != job.batch:
             notes[engine.name] = f"at batch {taken.batch}"
-    times = interleaved({name: runner.step for name, runner in runners.items()}, rounds)
+    steps = {name: runner.step for name, runner in runners.items()}
+    times = interleaved(steps, rounds, rest=BETWEEN_SYSTEMS if len(steps) > 1 else 0)
     if job.batch > 1:
         done = (3 if section == "training" else 1) * job.flops / times[Attnnet.name].median / 1e9
         notes[Attnnet.name] = (

@@ -7,6 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+# Seconds between two systems: the threads of some go on turning for a while after their last call,
+# and would take a core from the next.
+BETWEEN_SYSTEMS = 0.2
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -29,7 +33,10 @@ class Timing:
 
 
 def interleaved(
-    work: Mapping[str, Callable[[], object]], rounds: int = 5, least: float = 0.1
+    work: Mapping[str, Callable[[], object]],
+    rounds: int = 5,
+    least: float = 0.1,
+    rest: float = 0.0,
 ) -> dict[str, Timing]:
     """Times of each piece of work, one after the other in each round.
 
@@ -37,9 +44,11 @@ def interleaved(
         work: name -> what to call.
         rounds: how often all are timed in turn (default 5).
         least: seconds that a round of one piece lasts at least, by repeated calls (default 0.1).
+        rest: seconds of sleep before each piece (default 0).
 
     Returns:
-        name -> its timing. One call of each before the first round is not counted.
+        name -> its timing. One call of each before the first round is not counted, nor, after a
+        rest, the first of quick work, which finds its memory no longer in the caches.
     """
     calls = {}
     for name, call in work.items():
@@ -51,6 +60,10 @@ def interleaved(
     taken: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(rounds):
         for name, call in work.items():
+            if rest:
+                time.sleep(rest)
+                if calls[name] > 1:
+                    call()
             begin = time.perf_counter()
             for _ in range(calls[name]):
                 call()

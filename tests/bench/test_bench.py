@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from attnnet import bench
-from attnnet.bench import cams, networks, operations, scaling
+from attnnet.bench import cams, networks, operations, scaling, timing
 from attnnet.bench.engine import Attnnet, Engine, Job, Runner
 from attnnet.bench.record import Record, comparison, ratio
 from attnnet.bench.timing import Timing, interleaved
@@ -22,6 +22,22 @@ def test_work_is_timed_in_turn():
     times = interleaved(work, rounds=3, least=0)
     assert order == [*"aabb", *"ababab"]
     assert set(times) == {"a", "b"} and len(times["a"].rounds) == 3
+
+
+def test_what_is_slow_after_a_rest_is_not_counted(monkeypatch):
+    clock, cold = [0.0], [False]
+
+    def sleep(seconds):
+        cold[0] = True
+
+    def work():
+        clock[0] += 10 if cold[0] else 1
+        cold[0] = False
+
+    fake = types.SimpleNamespace(sleep=sleep, perf_counter=lambda: clock[0])
+    monkeypatch.setattr(timing, "time", fake)
+    assert interleaved({"quick": work}, rounds=3, least=4, rest=1)["quick"].rounds == (1, 1, 1)
+    assert interleaved({"slow": work}, rounds=1, least=1, rest=1)["slow"].rounds == (10,)
 
 
 def test_quick_work_is_repeated_within_a_round():
