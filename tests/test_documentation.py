@@ -138,7 +138,8 @@ def test_the_reference_is_complete():
     entries = {id(resolve(name)): name for name in IDENTIFIERS}
     assert all(inspect.getdoc(resolve(name)) for name in IDENTIFIERS)
     missing = []
-    for module in ("", ".data", ".explain", ".interop", ".models", ".nn", ".optim", ".training"):
+    for module in ("", ".data", ".explain", ".interop", ".models", ".nn", ".optim", ".study",
+                   ".training"):
         home = importlib.import_module(f"attnnet{module}")
         for name in home.__all__:
             thing = getattr(home, name)

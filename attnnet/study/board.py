@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..markup import table
+from ..markup import as_html, table
 from ..training.progress import duration, in_notebook
 from .folder import State
 from .plan import Run
@@ -161,7 +161,7 @@ class Board:
 
         rows = [row for row in self.rows() if row[1] != "waiting"]
         inside = table(("run", "state", "epochs", "validation", ""), rows) if rows else ""
-        shown = HTML(f"<p>{self._head()}</p>{inside}")
+        shown = HTML(f"<p>{as_html(self._head())}</p>{inside}")
         if self._handle is None:
             self._handle = display(shown, display_id=True)
         else:

@@ -90,6 +90,7 @@ def page(results: Results) -> Page:
 
 
 def _figures(found: Page, results: Results, family: Family) -> None:
+    from .heat import heat_map
     from .strips import strips
 
     try:
@@ -102,13 +103,15 @@ def _figures(found: Page, results: Results, family: Family) -> None:
                 found.add(svg(figure, what))
     except ModuleNotFoundError as error:
         found.text(f"no figures: {error}", note=True)
-    from .heat import heat_map
-
     heat = heat_map(results, family)
     if heat is not None:
         found.text("Block x stages: difference to the base in points (▲ better, ▼ worse)")
         found.table(*heat)
-    pictures = strips(results, family)
+    try:
+        pictures = strips(results, family)
+    except ModuleNotFoundError as error:  # Pillow
+        found.text(f"no pictures of images: {error}", note=True)
+        return
     if pictures is not None:
         found.text("The same test images in every network")
         found.table(*pictures)
