@@ -155,6 +155,17 @@ def test_links_between_pages():
         assert (ROOT / target).exists(), target
 
 
+def test_the_walk_of_a_batch_names_what_is_there():
+    page = PAGES["docs/architecture.md"]
+    walk = page.split("## The walk of one batch")[1].split("## Decisions")[0]
+    sources = [*(ROOT / "csrc").rglob("*.[ch]"), *(ROOT / "attnnet").rglob("*.py")]
+    words = set(re.findall(r"\w+", "\n".join(path.read_text() for path in sources)))
+    named = re.findall(r"`([\w./]+)(?:\(\))?`", walk)
+    gone = [name for name in named if name.split(".")[-1] not in words
+            and not (ROOT / "csrc" / name).is_file()]
+    assert len(named) > 25 and not gone
+
+
 def test_versions_agree():
     version = attnnet.__version__
     assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text()
