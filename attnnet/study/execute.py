@@ -188,4 +188,4 @@ class Watch(Callback):
             "images": np.array(json.dumps(fingerprint(test), sort_keys=True)),
         }
         path = os.path.join(str(trainer.folder), PREDICTIONS)
-        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]

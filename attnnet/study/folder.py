@@ -106,7 +106,7 @@ class StudyFolder:
         try:
             os.makedirs(self.path, exist_ok=True)
             self._lock = FolderLock(self.path, LOCK, "study")
-            record = {"plan": {}, "commands": []}
+            record: dict[str, Any] = {"plan": {}, "commands": []}
             if os.path.exists(self.file(STUDY)):
                 record = self.record
                 _check_grown(Plan.from_dict(record["plan"]), plan, self.path)

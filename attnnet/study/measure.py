@@ -32,13 +32,14 @@ def write_result(folder: str, recipe: Recipe, source: str | None) -> None:
     """
     from .. import __version__, get_num_threads
     from ..bench.machine import describe
+    from ..training.setup import load_data
 
     history = History.from_json(os.path.join(folder, "history.json"))
     with np.load(os.path.join(folder, PREDICTIONS)) as said:
         right = said["predictions"] == said["labels"]
         calibration = ece(said["confidence"], right)
-    model = load_model(folder)
-    summary = model.summary()
+    model, test = load_model(folder), load_data(recipe, source).test
+    summary = model.summary(test.images.shape[1:])
     pace = statistics.median(row["images_per_second"] for row in history)
     result = {
         "recipe": recipe.to_dict(),
@@ -48,7 +49,7 @@ def write_result(folder: str, recipe: Recipe, source: str | None) -> None:
         "multiply_adds": summary.total_multiply_adds,
         "step_ms": 1000 * recipe.batch_size / pace if pace > 0 else None,
         "skipped": sum(row.get("skipped") or 0 for row in history),
-        "localisation": _localisation(model, recipe, source),
+        "localisation": _localisation(model, test),
         "attnnet": __version__,
         "threads": get_num_threads(),
         "machine": describe(),
@@ -76,14 +77,11 @@ def ece(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
     return float(100 * np.abs(gap).sum() / len(right))
 
 
-def _localisation(
-    model: Module, recipe: Recipe, source: str | None
-) -> dict[str, float] | None:
+def _localisation(model: Module, test: Dataset) -> dict[str, float] | None:
     """How much of Grad-CAM is on the object, for the true classes; None without masks."""
     from .. import explain
-    from ..training.setup import at_most, load_data
+    from ..training.setup import at_most
 
-    test: Dataset = load_data(recipe, source).test
     if test.masks is None:
         return None
     try:
@@ -91,7 +89,7 @@ def _localisation(
     except ValueError:  # a network of ones own that does not say which layer to look at
         return None
     some = at_most(test, LOOKED_AT, seed=0)
-    seen = some.subset(some.masks.any((1, 2)))
+    seen = some.subset(np.flatnonzero(np.any(some.masks, axis=(1, 2))))  # type: ignore[arg-type]
     if not len(seen):
         return None
     found = explain.measure_localisation(model, seen.images, seen.masks, target=seen.labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import unknown_name
@@ -89,6 +89,7 @@ class Plan:
     seeds: tuple[int, ...] = (FIRST_SEED,)
     validation: float | int = 0.1
     imports: tuple[str, ...] = ()
+    _runs: tuple[Run, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         from . import checks

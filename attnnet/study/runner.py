@@ -6,6 +6,7 @@ import os
 import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from ..training.interrupt import StopRequest
@@ -53,7 +54,7 @@ def run_here(tasks: Iterable[Task], event: Event) -> bool:
             if stop.requested:
                 return False
             event(task.name, {"event": "start", "pid": os.getpid()})
-            outcome = execute(task, lambda word, name=task.name: event(name, word))
+            outcome = execute(task, partial(event, task.name))
             event(task.name, {"event": "end", "outcome": outcome})
             if outcome["state"] == "stopped":
                 return False
@@ -109,7 +110,7 @@ class Pool:
             threads = shares(self._cores, going)[len(self._running)]
             task = Task(**{**task.to_dict(), "threads": threads})
             try:
-                worker = Worker(task, lambda word, name=task.name: self._words.put((name, word)))
+                worker = Worker(task, partial(self._heard, task.name))
             except OSError as error:  # no room for its folder, no process left
                 message = f"cannot start: {error.strerror or error}"
                 self._fail(task, type(error).__name__, message)
@@ -119,6 +120,10 @@ class Pool:
             dealt = shares(self._cores, len(self._running))
             for (_, worker), threads in zip(self._running.values(), dealt, strict=True):
                 worker.deal(threads)
+
+    def _heard(self, name: str, word: dict[str, Any]) -> None:
+        """Notes an event; called from the workers' threads."""
+        self._words.put((name, word))
 
     def _hear(self, stopping: bool) -> None:
         """Waits a moment for an event and sees to it."""
