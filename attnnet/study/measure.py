@@ -89,7 +89,7 @@ def _localisation(model: Module, test: Dataset) -> dict[str, float] | None:
     except ValueError:  # a network of ones own that does not say which layer to look at
         return None
     some = at_most(test, LOOKED_AT, seed=0)
-    seen = some.subset(np.flatnonzero(np.any(some.masks, axis=(1, 2))))  # type: ignore[arg-type]
+    seen = some.subset(np.flatnonzero(np.any(some.masks, axis=(1, 2))))
     if not len(seen):
         return None
     found = explain.measure_localisation(model, seen.images, seen.masks, target=seen.labels)

@@ -95,8 +95,8 @@ class Plan:
         from . import checks
 
         checks.imports(self.imports)
-        for field, value in checks.tidy(self).items():
-            object.__setattr__(self, field, value)
+        for name, value in checks.tidy(self).items():
+            object.__setattr__(self, name, value)
         object.__setattr__(self, "_runs", tuple(self._make_runs()))
         checks.networks(self._runs)
 

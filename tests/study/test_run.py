@@ -94,12 +94,15 @@ def test_what_is_done_is_not_done_again(straight):
     assert figures(straight) == before
 
 
-def test_lost_figures_are_made_anew_without_training(tmp_path, straight):
+@pytest.mark.parametrize(
+    "lost", [("predictions.npz",), ("result.json",), ("predictions.npz", "result.json")]
+)
+def test_lost_figures_are_made_anew_without_training(tmp_path, straight, lost):
     of = plan(seeds=1, blocks=[], stages=[])
     folder = tmp_path / "s"
     run(of, folder, 0, progress=False)
     (one,) = of.runs
-    for name in ("predictions.npz", "result.json"):
+    for name in lost:
         (folder / "runs" / one.name / name).unlink()
     stamp = (folder / "runs" / one.name / "last.safetensors").stat().st_mtime_ns
     run(of, folder, 0, progress=False)
