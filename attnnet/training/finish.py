@@ -67,8 +67,11 @@ def _test_best(trainer: Trainer) -> Evaluation:
     """The best epoch's model on the test images; the model itself stays at the last epoch."""
     if trainer.data.validation is None and trainer.best_evaluation is not None:
         return trainer.best_evaluation
-    model = trainer.model
-    if trainer.position.best.epoch == trainer.epoch:
+    model, best = trainer.model, trainer.position.best
+    if best.epoch == 0:  # its file was lost, and no epoch came after
+        best.epoch, best.top1 = trainer.epoch, trainer.history[-1][f"{trainer.data.split}_top1"]
+        keeping.save(trainer, is_best=True)
+    if best.epoch == trainer.epoch:
         return trainer.evaluate(trainer.data.test)
     weights = trainer.best_weights
     if weights is None:

@@ -81,7 +81,7 @@ class RunFolder:
         behind.wait(self.path)  # what is written there holds the lock
         try:
             self._make()
-            self._lock = FolderLock(self.path, LOCK, "training")
+            self._lock = self._new_lock()
             self._check()
             self._anew = True  # what is written from now on is ours
             probe = self.file(f".probe{TEMPORARY}")
@@ -117,3 +117,22 @@ class RunFolder:
         if self._lock is not None:
             self._lock.release()
         self._lock = None
+
+    def keep(self) -> None:
+        """Checks, before something is written, that the folder is still this training's.
+
+        Raises:
+            CheckpointError: it was removed, or another training has taken it meanwhile.
+        """
+        if self._lock is None or self._lock.held():
+            return
+        if not os.path.isdir(self.path):
+            raise CheckpointError(
+                f"the folder {self.path} is gone: somebody removed it while the training ran."
+            )
+        lock = self._new_lock()  # the folder is there, its lock is not: it may be another's
+        self._lock.release()
+        self._lock = lock
+
+    def _new_lock(self) -> FolderLock:
+        return FolderLock(self.path, LOCK, "training")

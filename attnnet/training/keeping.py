@@ -37,16 +37,19 @@ def begin(trainer: Trainer) -> None:
             raise CheckpointError(
                 f"cannot write to {trainer.folder}: {error.strerror or error}."
             ) from error
-    if trainer.resumed_from is not None:
-        _bring_best(trainer, trainer.resumed_from)
+    if trainer.owed is not None:
+        save(trainer, trainer.owed)
+    _bring_best(trainer)
 
 
-def _bring_best(trainer: Trainer, source: Checkpoint) -> None:
-    """Sees to it that the best weights so far are at hand after a resume, wherever it writes."""
-    best = trainer.position.best
-    if best.epoch == 0 or trainer.best_weights is not None:
+def _bring_best(trainer: Trainer) -> None:
+    """Sees to it that the best weights so far are at hand, after a resume wherever it writes, and
+    after files were removed."""
+    best, source = trainer.position.best, trainer.best_from
+    trainer.best_from = trainer.folder
+    if best.epoch == 0 or trainer.best_weights is not None or source is None:
         return
-    there = os.path.join(os.path.dirname(source.path), BEST)
+    there = os.path.join(source, BEST)
     try:
         found = checkpoints.load(there)
         if found.meta["position"]["best"]["epoch"] != best.epoch:
@@ -76,8 +79,11 @@ def save(trainer: Trainer, is_best: bool = False) -> None:
     trainer.position.random = get_rng_state()
     if trainer.run_folder is None:
         return
+    trainer.owed = is_best
+    trainer.run_folder.keep()
     also = [trainer.run_folder.file(BEST)] if is_best else []
     checkpoints.save(trainer.run_folder.file(LAST), capture(trainer), also)
+    trainer.owed = None
     write_history(trainer)
 
 
@@ -164,8 +170,23 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, optimizer: Any) -> None:
     try:
         optimizer.load_state_dict(unpack(meta["optimizer"], checkpoint.optimizer))
         trainer.history = History.from_plain_rows(meta["history"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as bad:
         raise CheckpointError(
-            f"{path}: the optimiser's state or the history does not fit ({error})."
-        ) from error
-    trainer.position = Position.from_dict(meta["position"], path)
+            f"{path}: the optimiser's state or the history does not fit ({bad})."
+        ) from bad
+    trainer.position = Position.from_dict(meta.get("position"), path)
+    _check_position(trainer, path)
+
+
+def _check_position(trainer: Trainer, path: str) -> None:
+    """Refuses a position that the data and the history have no place for."""
+    position, batches = trainer.position, len(trainer.data.loader)
+    columns = (f"{trainer.data.split}_{what}" for what in ("loss", "top1"))
+    rows = len(trainer.history)
+    numbers = all(isinstance(v, (int, float)) for name in columns
+                  for v in trainer.history.column(name))  # fmt: skip
+    if position.batch > batches or position.epoch != rows or not numbers:
+        raise CheckpointError(
+            f"{path}: corrupt metadata: it stands after {position.epoch} epochs and "
+            f"{position.batch} steps, with {batches} steps an epoch and {rows} rows of history."
+        )

@@ -52,9 +52,19 @@ class FolderLock:
         if self._fd is None:
             return
         with contextlib.suppress(OSError):  # the folder may have been removed meanwhile
-            os.unlink(self._path)
+            if self.held():
+                os.unlink(self._path)
         os.close(self._fd)
         self._fd = None
+
+    def held(self) -> bool:
+        """Whether the file in the folder is this lock: not removed, not another's."""
+        try:
+            return self._fd is not None and os.path.samestat(
+                os.fstat(self._fd), os.stat(self._path)
+            )
+        except OSError:
+            return False
 
 
 class FolderInUseError(CheckpointError):
@@ -78,7 +88,7 @@ def _read_owner(fd: int) -> dict[str, Any]:
     try:
         os.lseek(fd, 0, os.SEEK_SET)
         owner = json.loads(os.read(fd, 4096))
-    except (ValueError, OSError):
+    except (ValueError, RecursionError, OSError):
         return {}
     return owner if isinstance(owner, dict) else {}
 
@@ -109,7 +119,7 @@ def _alive(owner: dict[str, Any]) -> bool:
         return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True

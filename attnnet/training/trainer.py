@@ -96,10 +96,12 @@ class Trainer:
         self.best_weights: dict[str, np.ndarray] | None = None  # only where no file holds them
         self._paces: list[float] = []  # seconds of the epochs of this process
         self._torn = False
+        self.owed: bool | None = None  # a checkpoint that could not be written; True: of the best
         self.run_folder: RunFolder | None = None
         if output is not False:
             path = None if output in (None, True) else os.fspath(output)
             self.run_folder = RunFolder(path, self.recipe.name, anew=overwrite)
+        self.best_from = self.folder  # where the best checkpoint so far is
 
     @classmethod
     def resume(
@@ -144,6 +146,7 @@ class Trainer:
             data=data, model=model, overwrite=True, checkpoint_every=checkpoint_every,
         )  # fmt: skip
         trainer.resumed_from = checkpoint
+        trainer.best_from = folder
         return trainer
 
     # What callbacks may ask.
