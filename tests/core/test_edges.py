@@ -1,0 +1,177 @@
+"""Python's edges: cycles through hooks, weak references, odd arrays at every entrance."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+import attnnet
+from attnnet import _core, nn
+from attnnet import functional as F
+from attnnet.data import Dataset, Loader, from_arrays
+
+
+def hold_by_forward_hook(layer):
+    layer.register_forward_hook(lambda module, inputs, output: layer and None)
+
+
+def hold_by_gradient_hook(layer):
+    layer.register_output_grad_hook(lambda module, grad: layer and None)
+
+
+def hold_by_parameter_hook(layer):
+    layer.weight.register_hook(lambda grad: layer and None)
+
+
+def hold_by_attribute(layer):
+    layer.__dict__["me"] = layer
+
+
+def hold_by_output(layer):
+    """What it gave hangs on its parameters' tape, and it on what it gave."""
+    layer.kept = layer(attnnet.Tensor(np.ones((1, 64), np.float32)))
+
+
+@pytest.mark.parametrize("hold", [
+    hold_by_forward_hook, hold_by_gradient_hook, hold_by_parameter_hook,
+    hold_by_attribute, hold_by_output])  # fmt: skip
+def test_a_module_that_holds_itself_is_garbage(hold):
+    gc.collect()
+    before = _core.memory_stats()
+    layer = nn.Linear(64, 64)
+    hold(layer)
+    layer(attnnet.Tensor(np.ones((2, 64), np.float32))).sum().backward()
+    gone = [weakref.ref(layer), weakref.ref(layer.weight)]
+    del layer
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
+    after = _core.memory_stats()
+    assert (after["in_use"], after["objects"]) == (before["in_use"], before["objects"])
+
+
+def test_weak_references():
+    layer = nn.Linear(3, 2)
+    things = {"module": layer, "parameter": layer.weight, "tensor": layer.weight.detach(),
+              "data": Dataset(np.zeros((2, 1, 4, 4), np.uint8), np.arange(2), ["a", "b"], "x"),
+              "optimiser": attnnet.optim.SGD(layer.parameters(), lr=0.1)}  # fmt: skip
+    names = weakref.WeakKeyDictionary()
+    for name, thing in things.items():
+        names[thing] = name  # by identity: none of them compares itself away
+        assert weakref.ref(thing)() is thing
+    assert sorted(names.values()) == sorted(things)
+    things.clear()
+    del thing, layer
+    gc.collect()
+    assert len(names) == 0
+
+
+# Arrays of every kind at every entrance
+
+
+def misaligned(x):
+    memory = np.empty(x.nbytes + 1, np.uint8)[1:]
+    out = memory.view(x.dtype).reshape(x.shape)
+    out[...] = x
+    return out
+
+
+def read_only(x):
+    out = x.copy()
+    out.flags.writeable = False
+    return out
+
+
+def strided(x):
+    return np.repeat(x, 2, axis=0)[::2]
+
+
+FORMS = {
+    "read-only": read_only,
+    "misaligned": misaligned,
+    "big-endian": lambda x: x.astype(x.dtype.newbyteorder(">")),
+    "strided": strided,
+    "fortran": np.asfortranarray,
+    "reversed": lambda x: np.ascontiguousarray(x[::-1])[::-1],
+    "read-only memory": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
+}
+RNG = np.random.default_rng(40)
+LOGITS = RNG.standard_normal((6, 5)).astype(np.float32)
+LABELS = np.array([0, 4, 2, 2, 1, 3])
+IMAGES = RNG.integers(0, 256, (6, 3, 8, 8), np.uint8)
+MODEL = attnnet.resnet18(num_classes=5, image_size=(8, 8)).eval()
+
+
+def cross_entropy(labels):
+    return F.cross_entropy(attnnet.Tensor(LOGITS), labels).item()
+
+
+def backward(gradient):
+    x = attnnet.Tensor(LOGITS, requires_grad=True)
+    (x * x).backward(gradient)
+    return x.grad.tolist()
+
+
+def load_state(weights):
+    layer = nn.Linear(5, 6)
+    layer.load_state_dict({"weight": weights, "bias": weights[:, 0]})
+    return layer.weight.tolist(), layer.bias.tolist()
+
+
+def load_optimizer(buffer):
+    weight = nn.Parameter(np.zeros((6, 5), np.float32))
+    one = attnnet.optim.SGD([weight], lr=1.0, momentum=0.5)
+    state = one.state_dict()
+    one.load_state_dict({**state, "state": {0: {"momentum_buffer": buffer}}})
+    weight.grad = attnnet.Tensor(np.zeros((6, 5), np.float32))
+    one.step()
+    return weight.tolist()
+
+
+def register_buffer(values):
+    layer = nn.Module()
+    layer.register_buffer("b", values)
+    return layer.state_dict()["b"].tolist()
+
+
+def batches(images, labels):
+    data = from_arrays(images, labels, [*"abcde"], layout="NCHW", mean=(0.5,) * 3, std=(0.25,) * 3)
+    loader = Loader(data, 4, attnnet.data.Augmentation(2, "reflect", 0.5), shuffle=True, seed=3)
+    return [(b.images.tolist(), b.labels.tolist()) for b in loader.epoch(0)]
+
+
+ENTRANCES = {
+    "labels": (LABELS, cross_entropy),
+    "labels of 4 bytes": (LABELS.astype(np.int32), cross_entropy),
+    "gradient": (LOGITS, backward),
+    "state dict": (LOGITS, load_state),
+    "optimiser's state": (LOGITS, load_optimizer),
+    "buffer": (LOGITS, register_buffer),
+    "bytes to predict": (IMAGES, lambda x: MODEL.predict(x).__str__()),
+    "floats to predict": (IMAGES / 255, lambda x: MODEL.predict(x).__str__()),
+    "images of a data set": (IMAGES, lambda x: batches(x, LABELS)),
+    "labels of a data set": (LABELS, lambda x: batches(IMAGES, x)),
+    "picture to draw on": (IMAGES.transpose(0, 2, 3, 1).copy(), lambda x: attnnet.explain.image.
+                           overlay(x, np.full((6, 8, 8), 0.5)).tolist()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_every_form_of_array_gives_the_same(entrance, form):
+    plain, use = ENTRANCES[entrance]
+    given = FORMS[form](plain)
+    kept = given.tobytes()
+    assert use(given) == use(plain.copy())
+    assert given.tobytes() == kept, "the caller's array was changed"
+
+
+def test_nothing_in_nothing_out():
+    empty = np.zeros((0, 3, 8, 8), np.uint8)
+    assert len(MODEL.predict(empty)) == 0
+    assert MODEL(attnnet.Tensor(np.zeros((0, 3, 8, 8)))).shape == (0, 5)
+    with pytest.raises(attnnet.errors.DataError, match="no images to load"):
+        Loader(from_arrays(empty, LABELS[:0], [*"ab"]))
+    layer = nn.Linear(5, 6)
+    with pytest.raises(ValueError, match="size mismatch for weight"):
+        layer.load_state_dict({"weight": LOGITS[:0], "bias": LOGITS[:, 0]})
