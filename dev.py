@@ -13,6 +13,11 @@
                                    see tests/installs/run.py)
     python3 dev.py docs            builds the documentation's site into site/; a warning is an error
                                    (serve: shows it, and follows changes)
+    python3 dev.py fuzz [READER...] [--runs N | --seconds S] [--keep]
+                                   gives hostile files to all that reads files, led by coverage
+                                   where atheris can be had (see tests/fuzz/run.py)
+    python3 dev.py kill [--times N]
+                                   kills trainings at random moments (default: 200 times)
 
 Needs Python 3.10 or newer and a C compiler; nothing else on the machine is touched.
 """
@@ -105,10 +110,28 @@ def docs(arguments: list[str]) -> int:
     return subprocess.run([programs / "mkdocs", *job], cwd=ROOT).returncode
 
 
+def fuzz(arguments: list[str]) -> int:
+    """Runs the readers on hostile files."""
+    try:
+        programs = environment(".venv-fuzz", ".[dev]", "atheris")
+    except subprocess.CalledProcessError:
+        print("no atheris for this Python: mutations without coverage", flush=True)
+        programs = environment(".venv-fuzz", ".[dev]")
+    runner = ROOT / "tests" / "fuzz" / "run.py"
+    return subprocess.run([programs / "python", runner, *arguments], cwd=ROOT).returncode
+
+
+def kill(arguments: list[str]) -> int:
+    """Kills trainings and goes on with them."""
+    programs = environment(".venv-test", ".[dev]")
+    runner = ROOT / "tests" / "faults" / "kill.py"
+    return subprocess.run([programs / "python", runner, *arguments], cwd=ROOT).returncode
+
+
 def main() -> int:
     jobs = {
         "demo": demo, "test": test, "notebooks": notebooks, "sanitize": sanitize, "wheel": wheel,
-        "docs": docs,
+        "docs": docs, "fuzz": fuzz, "kill": kill,
     }  # fmt: skip
     if sys.version_info < (3, 10):  # noqa: UP036  (run by whatever Python the user has)
         print("attnnet needs Python 3.10 or newer", file=sys.stderr)

@@ -6,7 +6,8 @@ arrays. Nothing that a file names is ever imported or called: the few names it m
 answered by functions of this package, every other name is refused.
 
 Every size is checked against the file before memory is taken: what is decoded or copied is never
-larger in all than twice the file that it comes from, and the number of steps is limited.
+larger in all than twice the file that it comes from, and the number of steps and what a step may
+look through are limited.
 ``data/pickle_reader.py`` (CIFAR) and ``interop/torch_pickle.py`` say what their files may hold.
 """
 
@@ -18,6 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 INTEGERS = frozenset(sign + size for sign in "iu" for size in "1248")
+# A tuple, text or list is in the file once and may be used in every step: what a step looks at all
+# through must be short, or a small file could take hours.
+_MOST_ARGUMENTS = 16
+_LONGEST_KEY = 4096
 
 
 class Name:
@@ -267,6 +272,8 @@ class Machine:
             if type(key) not in (bytes, str, int) or (type(key) is int and abs(key) >> 64):
                 raise self.error(f"a dict with a key of type {type(key).__name__}, "
                                  "expected text, bytes or whole numbers of 8 bytes")
+            if type(key) is not int and len(key) > _LONGEST_KEY:
+                raise self.error(f"a dict with a key of {len(key):,} characters")
             target[key] = value
 
     def set_item(self) -> None:
@@ -317,11 +324,15 @@ class Machine:
         if type(name) is not Name or name.call is None or type(arguments) is not tuple:
             what = name.name if isinstance(name, Name) else f"a {type(name).__name__}"
             raise self.error(f"asks to call {what}: refused")
+        if len(arguments) > _MOST_ARGUMENTS:
+            raise self.error(f"calls {name.name} with {len(arguments):,} arguments")
         self.stack.append(name.call(self, *arguments))
 
     def build(self) -> None:
         state = self.pop()
         target = self.stack[-1]
+        if type(state) is tuple and len(state) > _MOST_ARGUMENTS:
+            raise self.error(f"corrupt: a state of {len(state):,} parts")
         if type(state) is tuple and type(target) is DType:
             self.set_dtype(target, *state)
         elif type(state) is tuple and type(target) is np.ndarray:
@@ -330,7 +341,7 @@ class Machine:
             raise self.error(f"asks to set the state of a {type(target).__name__}: refused")
 
     def set_dtype(self, target: DType, version: object, order: object, *rest: object) -> None:
-        order = order.decode("ascii", "replace") if type(order) is bytes else order
+        order = order[:8].decode("ascii", "replace") if type(order) is bytes else order
         if order not in ("|", "<", ">", "=") or any(type(x) in (tuple, dict) for x in rest):
             raise self.error(
                 f"asks for an array of structures, expected {self.array_words}: refused"
@@ -362,7 +373,7 @@ def _reconstruct(machine: Machine, kind: object, shape: object, code: object) ->
 
 
 def _dtype(machine: Machine, code: object, *flags: object) -> DType:
-    code = code.decode("ascii", "replace") if type(code) is bytes else code
+    code = code[:32].decode("ascii", "replace") if type(code) is bytes else code
     if type(code) is not str or code not in machine.array_codes:
         what = code if type(code) is str else type(code).__name__
         raise machine.error(

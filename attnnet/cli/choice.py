@@ -158,7 +158,7 @@ def images_of(args: argparse.Namespace, model: Module) -> Chosen:
 
 
 def _read(files: list[str], model: Module) -> np.ndarray:
-    from ..errors import DataError
+    from ..data.pictures import opened
 
     Image = need("PIL.Image")
     mode = {1: "L", 3: "RGB"}.get(model.in_channels)
@@ -167,13 +167,8 @@ def _read(files: list[str], model: Module) -> np.ndarray:
     height, width = model.image_size
     pixels = []
     for file in files:
-        try:
-            with Image.open(file) as image:
-                small = image.convert(mode).resize((width, height), Image.Resampling.LANCZOS)
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{file}: not an image that can be read: {error}.") from None
+        with opened(file) as image:
+            small = image.convert(mode).resize((width, height), Image.Resampling.LANCZOS)
         pixels.append(np.asarray(small).reshape(height, width, -1).transpose(2, 0, 1))
     return np.stack(pixels)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import DataError
+from . import tar
 
 # Headers, padding and a few small files beside the ones asked for (readme.html).
 _SLACK = 1 << 20
@@ -35,17 +35,13 @@ def members(path: Path, limits: Mapping[str, int]) -> Iterator[tuple[str, bytes]
     try:
         with open(path, "rb") as raw, gzip.GzipFile(fileobj=raw) as unzipped:
             limited = _Limited(unzipped, sum(limits.values()) + _SLACK, path)
-            with tarfile.open(fileobj=limited, mode="r|") as archive:
-                for member in archive:
-                    name = member.name.removeprefix("./")
-                    if name not in limits:
-                        continue
-                    _check_member(path, member, name, limits[name], seen)
-                    seen.add(name)
-                    content = archive.extractfile(member).read()
-                    if len(content) != member.size:
-                        raise DataError(f"{path}: truncated within {name}")
-                    yield name, content
+            for member in tar.members(limited):
+                name = member.name.removeprefix("./")
+                if name not in limits:
+                    continue
+                _check_member(path, member, name, limits[name], seen)
+                seen.add(name)
+                yield name, member.content()
             # To the end, for the checksum that stands there.
             while limited.read(1 << 20):
                 pass
@@ -55,13 +51,13 @@ def members(path: Path, limits: Mapping[str, int]) -> Iterator[tuple[str, bytes]
         raise DataError(f"{path}: truncated: the compressed data end too early") from short
     except DataError:
         raise
-    except (tarfile.TarError, zlib.error, OSError, ValueError, OverflowError) as bad:
+    except (zlib.error, OSError, ValueError, OverflowError) as bad:
         raise DataError(f"{path}: not a readable .tar.gz archive, or a corrupt one: "
                         f"{bad}") from bad
 
 
-def _check_member(path: Path, member: tarfile.TarInfo, name: str, limit: int, seen: set) -> None:
-    if not member.isreg() or member.issparse():
+def _check_member(path: Path, member: tar.Member, name: str, limit: int, seen: set) -> None:
+    if not member.is_file:
         raise DataError(f"{path}: {name} is no plain file: refused")
     if name in seen:
         raise DataError(f"{path}: holds {name} twice: refused")

@@ -10,9 +10,9 @@ import numpy as np
 from ..errors import DataError
 from ..extras import need
 from .dataset import Dataset, check_classes, stratified_choice
+from .pictures import opened
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-MAX_PIXELS = 64_000_000  # of one image file: a larger one is refused before it is decoded
 
 
 def load_folder(path: str | os.PathLike, image_size: int = 32, channels: int = 3,
@@ -113,19 +113,11 @@ def read_image(file: str | os.PathLike, image_size: int, channels: int = 3) -> n
     """
     Image, ImageOps = need("PIL.Image"), need("PIL.ImageOps")
     try:
-        with Image.open(file) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{file}: {image.width} x {image.height} pixels, expected at most "
-                                f"{MAX_PIXELS:,} in all")
+        with opened(file) as image:
             upright = ImageOps.exif_transpose(_plain(image, channels))
             fitted = ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BILINEAR)
-    except DataError:
-        raise
     except FileNotFoundError as missing:
         raise DataError(f"{file}: no such file") from missing
-    except Exception as bad:
-        # Pillow's readers answer a corrupt file with errors of many kinds.
-        raise DataError(f"{file}: not a readable image: {bad}") from bad
     pixels = np.asarray(fitted)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 

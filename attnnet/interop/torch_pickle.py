@@ -22,6 +22,8 @@ _STORAGES = {
     "Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1", "Byte": "u1", "Bool": "b1",
 }  # fmt: skip
 _MOST_DIMENSIONS = 16
+_LONGEST_NAME = 1000  # characters of a storage's key
+_BYTES_OF_ITEM = 4  # the least that a pair of a key and a value takes in a file
 
 
 class _StorageType(Name):
@@ -87,7 +89,8 @@ class TorchMachine(Machine):
         if type(named) is not tuple or len(named) not in (5, 6) or named[0] != "storage":
             raise self.error("corrupt: a persistent id that names no storage")
         _, kind, key, _place, count = named[:5]
-        if type(kind) is not _StorageType or type(key) is not str or type(count) is not int:
+        if type(kind) is not _StorageType or type(key) is not str or type(count) is not int \
+                or len(key) > _LONGEST_NAME:  # fmt: skip
             raise self.error("corrupt: a storage that is described wrongly")
         if len(named) == 6 and named[5] is not None:
             raise self.error("holds views of storages, as PyTorch wrote before 0.4: not supported")
@@ -106,15 +109,16 @@ class TorchMachine(Machine):
 
     def tensor(self, storage: Storage, offset: object, shape: object, strides: object) -> object:
         """The tensor as an array; checked against its storage before anything is made."""
-        shape, strides = tuple(shape), tuple(strides)
-        whole = (offset, *shape, *strides)
         if (
             type(storage) is not Storage
+            or type(shape) not in (tuple, list)
+            or type(strides) not in (tuple, list)
             or len(shape) != len(strides)
             or len(shape) > _MOST_DIMENSIONS
-            or not all(type(number) is int and number >= 0 for number in whole)
+            or not all(type(n) is int and n >= 0 for n in (offset, *shape, *strides))
         ):
             raise self.error("corrupt: a tensor that is described wrongly")
+        shape, strides = tuple(shape), tuple(strides)
         last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
         if 0 not in shape and last >= storage.count:
             raise self.error(
@@ -159,6 +163,9 @@ class TorchMachine(Machine):
 
 def _ordered_dict(machine: TorchMachine, items: object = ()) -> dict:
     """An OrderedDict is a dict here. Older Pythons give its items at once, as a list of pairs."""
+    if type(items) not in (list, tuple):
+        raise machine.error("corrupt: an OrderedDict of something else than pairs")
+    machine.spend(_BYTES_OF_ITEM * len(items))  # the same list may be named again and again
     made: dict = {}
     machine.stack.append(made)
     for key, value in items:
@@ -179,7 +186,8 @@ def _parameter(machine: TorchMachine, tensor: object, *rest: object) -> object:
 
 
 def _size(machine: TorchMachine, sizes: object) -> tuple:
-    if type(sizes) is not tuple or not all(type(size) is int for size in sizes):
+    fits = type(sizes) is tuple and len(sizes) <= _MOST_DIMENSIONS
+    if not fits or not all(type(size) is int for size in sizes):
         raise machine.error("corrupt: a size that holds no whole numbers")
     return sizes
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DataError
 from ..extras import need
 from ..markup import table
 from ..nn.modes import evaluating
@@ -130,23 +129,27 @@ def _as_array(model: Classifier, image: Any) -> np.ndarray:
 
 
 def _decoded(model: Classifier, path: Any) -> np.ndarray:
-    Image = need("PIL.Image")
-    try:
-        with Image.open(path) as image:
-            return _pillow_array(model, image)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"cannot read {os.fspath(path)!r} as an image: {error}") from error
+    from ..data.pictures import opened
+
+    _mode(model)
+    with opened(path) as image:
+        return _pillow_array(model, image)
 
 
-def _pillow_array(model: Classifier, image: Any) -> np.ndarray:
-    ImageOps = need("PIL.ImageOps")
+def _mode(model: Classifier) -> str:
+    """Pillow's name for images of as many channels as the network takes."""
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(model.in_channels)
     if mode is None:
         raise ValueError(
             f"the network takes {model.in_channels} channels, which no image file has: pass arrays"
         )
+    return mode
+
+
+def _pillow_array(model: Classifier, image: Any) -> np.ndarray:
+    ImageOps = need("PIL.ImageOps")
+
+    mode = _mode(model)
     array = np.asarray(ImageOps.exif_transpose(image).convert(mode))
     return array if array.ndim == 3 else array[:, :, None]
 

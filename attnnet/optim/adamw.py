@@ -40,6 +40,8 @@ class AdamW(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 
+    state_names = ("step", "exp_avg", "exp_avg_sq")
+
     def check_group(self, group: Mapping[str, Any]) -> None:
         super().check_group(group)
         betas = tuple(group["betas"])

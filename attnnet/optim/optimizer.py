@@ -17,7 +17,10 @@ class Optimizer:
         param_groups: list of dicts; each holds ``"params"`` and its own settings (``"lr"``, ...),
             which may be changed between steps.
         state: what is kept beside each parameter, by its number through all groups.
+        state_names: what that is called; a state dict whose entries lack one is refused.
     """
+
+    state_names: tuple[str, ...] = ()
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor):
@@ -142,6 +145,8 @@ class Optimizer:
                     f"loaded state dict has {len(given['params'])} parameters in group {position}, "
                     f"the optimizer {len(own['params'])}"
                 )
+            _check_settings(own, given, position)
+            self.check_group({**own, **given})
         params = [p for group in self.param_groups for p in group["params"]]
         numbers = [index for group in groups for index in group["params"]]
         positions = {int(index): place for place, index in enumerate(numbers)}
@@ -152,6 +157,10 @@ class Optimizer:
             }
             for index, kept in state_dict["state"].items()
         }
+        for index, kept in state.items():
+            missing = [key for key in self.state_names if key not in kept]
+            if missing:
+                raise ValueError(f"loaded state of parameter {index} has no {', '.join(missing)}")
         for own, given in zip(self.param_groups, groups, strict=True):
             own.update({key: value for key, value in given.items() if key != "params"})
         self.state = state
@@ -165,9 +174,39 @@ class Optimizer:
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])
 
 
+def _check_settings(own: Mapping[str, Any], given: Mapping[str, Any], position: int) -> None:
+    """Refuses settings that are not of the kind that the group has them in."""
+    for key, value in own.items():
+        if key == "params" or key not in given:
+            continue
+        loaded = given[key]
+        if isinstance(value, (tuple, list)):
+            fits = isinstance(loaded, (tuple, list)) and len(loaded) == len(value) and all(
+                map(_is_number, loaded)
+            )
+        elif _is_number(value):
+            fits = _is_number(loaded)
+        else:
+            fits = isinstance(loaded, type(value)) or value is None
+        if not fits:
+            raise ValueError(f"loaded {key} of group {position} is {str(loaded)[:60]}")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether this is a number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        return False
+    try:
+        return not np.isnan(float(value))
+    except OverflowError:
+        return False
+
+
 def _restored(value: Any, param: Tensor, key: str, index: Any) -> Any:
     """One entry of a parameter's state: a tensor of its shape, or the count of its steps."""
     if key == "step":
+        if not 0 <= int(value) < 2**53:
+            raise ValueError(f"loaded step of parameter {index} is {str(value)[:60]}")
         return int(value)
     array = np.asarray(value.detach() if hasattr(value, "detach") else value)
     if array.shape != tuple(param.shape):

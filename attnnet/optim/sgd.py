@@ -46,6 +46,8 @@ class SGD(Optimizer):
         }
         super().__init__(params, defaults)
 
+    state_names = ("momentum_buffer",)
+
     def check_group(self, group: Mapping[str, Any]) -> None:
         super().check_group(group)
         if not group["momentum"] >= 0.0:

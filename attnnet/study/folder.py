@@ -78,7 +78,7 @@ class StudyFolder:
                 record = json.load(file)
         except FileNotFoundError:
             raise CheckpointError(f"{self.path}: holds no study (there is no {STUDY}).") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: corrupt: {error}.") from None
         if not isinstance(record, dict) or not isinstance(record.get("plan"), dict):
             raise CheckpointError(f"{path}: corrupt: there is no plan in it.")
@@ -149,7 +149,7 @@ def read_result(folder: str, recipe: Recipe) -> dict[str, Any] | None:
     try:
         with open(os.path.join(folder, RESULT), encoding="utf-8") as file:
             result = json.load(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     good = isinstance(result, dict) and result.get("recipe") == recipe.to_dict()
     return result if good and os.path.exists(os.path.join(folder, PREDICTIONS)) else None
@@ -159,7 +159,7 @@ def state_of(folder: str, recipe: Recipe) -> State:
     """Where a run's folder stands."""
     if read_result(folder, recipe) is not None:
         return State("done")
-    with contextlib.suppress(OSError, ValueError), \
+    with contextlib.suppress(OSError, ValueError, RecursionError), \
             open(os.path.join(folder, FAILED), encoding="utf-8") as file:  # fmt: skip
         failure = json.load(file)
         if isinstance(failure, dict):

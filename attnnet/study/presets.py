@@ -72,7 +72,7 @@ def preset_plan(name: str) -> dict[str, Any]:
     Raises:
         ValueError: no such plan; the message gives the nearest match.
     """
-    if name not in _PRESETS:
+    if not isinstance(name, str) or name not in _PRESETS:
         raise unknown_name("preset of a study", name, _PRESETS)
     return dict(_PRESETS[name][1])
 

@@ -201,7 +201,10 @@ def read_safetensors(path: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             return tensors, file.metadata() or {}
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    except (SafetensorError, ValueError, TypeError, OverflowError) as error:
+    except AttributeError as error:  # NumPy has not all of the types that the format has
+        raise CheckpointError(f"{path}: holds numbers of a type that NumPy lacks: {error}.")\
+            from None  # fmt: skip
+    except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
         size = os.path.getsize(path)
         raise CheckpointError(
             f"{path}: truncated, corrupt or not a checkpoint ({size} bytes): {error}."
@@ -252,12 +255,10 @@ def load_model(path: str | os.PathLike[str]) -> Module:
         ValueError: its network or block is not registered (register a block of your own first).
     """
     from .. import get_rng_state, set_rng_state
-    from ..nn.parameter import at_most
 
     checkpoint = load(best_of(path))
     random = get_rng_state()
-    with at_most(os.path.getsize(checkpoint.path)):
-        model = build_model(checkpoint)
+    model = build_model(checkpoint)
     set_rng_state(random)  # the numbers that filled it at first are nobody's business
     fill_model(model, checkpoint)
     model.eval()
@@ -275,10 +276,12 @@ def build_model(checkpoint: Checkpoint) -> Module:
     """The network that a checkpoint is of, freshly initialised.
 
     Raises:
-        CheckpointError: the metadata do not describe a network.
+        CheckpointError: the metadata do not describe a network, or one with more parameters than
+            the checkpoint has bytes.
         ValueError: its network or block is not registered.
     """
     from .. import create_model
+    from ..nn.parameter import at_most
 
     config, path = checkpoint.meta.get("model"), checkpoint.path
     if not isinstance(config, dict):
@@ -295,7 +298,9 @@ def build_model(checkpoint: Checkpoint) -> Module:
             )
     if "arch" not in config:
         raise CheckpointError(f"{path}: corrupt metadata: the model has no arch.")
-    return create_model(**config)
+    arrays = (*checkpoint.weights.values(), *checkpoint.optimizer.values())
+    with at_most(sum(array.nbytes for array in arrays)):
+        return create_model(**config)
 
 
 def _size(most: int) -> Callable[[Any], bool]:
@@ -335,9 +340,10 @@ def fill_model(model: Module, checkpoint: Checkpoint) -> None:
     if normalization is not None:
         try:
             mean, std = (tuple(float(v) for v in part) for part in normalization)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise CheckpointError(f"{path}: corrupt metadata: normalization.") from None
-        if len(mean) != len(std) or not all(math.isfinite(v) and v > 0 for v in std):
+        fits = len(mean) == len(std) and all(map(math.isfinite, (*mean, *std)))
+        if not fits or not all(v > 0 for v in std):
             raise CheckpointError(f"{path}: corrupt metadata: normalization.")
         model.normalization = (mean, std)
     if isinstance(meta.get("recipe"), dict):

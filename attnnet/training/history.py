@@ -19,6 +19,8 @@ COLUMNS = (
     "lr", "images_per_second", "seconds", "skipped",
 )  # fmt: skip
 
+_MOST_COLUMNS = 200
+
 
 def _plain_number(value: Any) -> Any:
     """NaN and infinity as None: strict JSON has no word for them."""
@@ -164,12 +166,22 @@ def _curves(history: History) -> str:
 
 
 def _are_rows(rows: Any) -> bool:
-    """Whether this is a list of flat rows of numbers and text."""
-    return isinstance(rows, list) and all(
-        isinstance(row, dict)
-        and all(v is None or isinstance(v, (int, float, str)) for v in row.values())
+    """Whether this is a list of flat rows of numbers and text, numbers in the usual columns."""
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+        return False
+    # A table has as many cells as rows times columns, however few of them a file names.
+    if len({name for row in rows for name in row}) > _MOST_COLUMNS:
+        return False
+    return all(
+        value is None or _is_number(value) or (isinstance(value, str) and name not in COLUMNS)
         for row in rows
+        for name, value in row.items()
     )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a float can hold this."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def _shown(value: Any) -> str:

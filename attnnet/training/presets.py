@@ -71,7 +71,7 @@ def preset_fields(name: str) -> dict[str, Any]:
     Raises:
         ValueError: no such preset; the message gives the nearest match.
     """
-    if name not in _PRESETS:
+    if not isinstance(name, str) or name not in _PRESETS:
         raise unknown_name("preset", name, _PRESETS)
     return dict(_PRESETS[name][1])
 

@@ -12,26 +12,44 @@ import itertools
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import unknown_name
 
-_LARGEST_FILE = 1 << 20  # a recipe is a few hundred bytes; refuse to read a disk image
+_LARGEST_FILE = 1 << 16  # a recipe is a few hundred bytes; refuse to read a disk image
+# Names inside names inside names: reading them takes time and memory that grow with their square.
+_DEEP_NAME = re.compile(r"(?:\.[^.,=\n]+){50}")
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of too many digits, lists nested without end
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _finite(value: Any) -> bool:
+    """Whether this is a finite number; a whole number too large for a float is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _wrong(name: str, value: object, expected: str) -> ValueError:
     return ValueError(f"recipe: {name} is {_shown(value)}; expected {expected}.")
 
 
-def _whole(low: int, optional: bool = False) -> Callable[[str, Any], int | None]:
-    """A checker of whole numbers of at least ``low`` (or None where optional)."""
+def _whole(
+    low: int, optional: bool = False, most: int = 2**31 - 1
+) -> Callable[[str, Any], int | None]:
+    """A checker of whole numbers from ``low`` to ``most`` (or None where optional)."""
     expected = f"a whole number of at least {low}" + (" or None" if optional else "")
 
     def check(name: str, value: Any) -> int | None:
@@ -39,6 +57,8 @@ def _whole(low: int, optional: bool = False) -> Callable[[str, Any], int | None]
             return None
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise _wrong(name, value, expected)
+        if value > most:
+            raise _wrong(name, value, f"at most {most:,}")
         return value
 
     return check
@@ -57,12 +77,11 @@ def _real(
     def check(name: str, value: Any) -> float | None:
         if value is None and optional:
             return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not _finite(value):
             raise _wrong(name, value, expected)
         number = float(value)
         fits = low < number if open_low else low <= number
-        fits = fits and (number < high if open_high else number <= high)
-        if not (fits and math.isfinite(number)):
+        if not (fits and (number < high if open_high else number <= high)):
             raise _wrong(name, value, expected)
         return number
 
@@ -118,8 +137,7 @@ def _per_channel(positive: bool) -> Callable[[str, Any], tuple[float, ...] | Non
         if isinstance(value, str) or not isinstance(value, (list, tuple)) or not value:
             raise _wrong(name, value, expected)
         for item in value:
-            bad = isinstance(item, bool) or not isinstance(item, (int, float))
-            if bad or not math.isfinite(item) or (positive and item <= 0):
+            if not _finite(item) or (positive and item <= 0):
                 raise _wrong(name, value, expected)
         return tuple(float(item) for item in value)
 
@@ -176,7 +194,7 @@ _FIELDS: dict[str, tuple[Callable[[str, Any], Any], str]] = {
     "limit_test": (_whole(1, True), "use only this many test images"),
     "test_flip": (_flag, "average the logits over each test image and its mirror image"),
     "nan": (_one_of("stop", "continue"), "at a NaN or infinite loss: stop, or skip the step"),
-    "seed": (_whole(0), "seed of weights, order and augmentation"),
+    "seed": (_whole(0, most=2**64 - 1), "seed of weights, order and augmentation"),
 }
 
 
@@ -441,6 +459,8 @@ def read_table(path: str, what: str = "recipe") -> Any:
         import tomllib
     except ModuleNotFoundError:
         raise ValueError(f"TOML needs Python 3.11 or newer; write the {what} as JSON.") from None
+    if _DEEP_NAME.search(text):
+        raise ValueError(f"not a TOML {what}: names inside names without end.")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:

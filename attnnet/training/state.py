@@ -87,10 +87,10 @@ class Position:
                     seconds=float(plain["sums"]["seconds"]),
                 ),
                 best=Best(_count(plain["best"]["epoch"]), float(plain["best"]["top1"])),
-                random={str(k): _count(v) for k, v in plain["random"].items()},
+                random={key: _count(plain["random"][key]) for key in ("seed", "counter")},
                 seconds=float(plain["seconds"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError(
                 f"{path}: corrupt metadata: no position to go on from ({error!r})."
             ) from None
@@ -98,8 +98,8 @@ class Position:
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is not a count")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
+        raise ValueError(f"{str(value)[:60]} is not a count")
     return value
 
 

@@ -38,6 +38,35 @@ def test_reads_what_was_asked_for(tmp_path):
     assert dict(members(path, LIMITS)) == {"set/b": b"bb", "set/a": b""}
 
 
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_reads_every_format_of_tar(form, tmp_path):
+    name = f"{'folder/' * 20}file" if form == tarfile.USTAR_FORMAT else f"set/{'long' * 60}"
+    path = tmp_path / "x.tar.gz"
+    with tarfile.open(path, "w:gz", format=form, pax_headers={"comment": "for all"}) as tar:
+        for what, content in (("other", b"o" * 513), (name, b"content"), ("set/a", b"")):
+            info = tarfile.TarInfo(what)
+            info.size, info.mtime = len(content), 1.5  # a fraction: pax writes it in words
+            tar.addfile(info, io.BytesIO(content))
+    assert dict(members(path, {name: 10, "set/a": 10})) == {name: b"content", "set/a": b""}
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda block: block[:124] + b"77777777778\0" + block[136:], "the number"),
+    (lambda block: block[:148] + b"0000000\0" + block[156:], "checksum"),
+    (lambda block: block[:300], "truncated in a header"),
+])
+def test_corrupt_headers_are_named(change, words, tmp_path):
+    block = tarfile.TarInfo("set/a").tobuf(tarfile.USTAR_FORMAT)
+    changed = change(block)
+    if words == "the number":  # under the right checksum
+        total = sum(changed[:148]) + 8 * 32 + sum(changed[156:])
+        changed = changed[:148] + b"%06o\0 " % total + changed[156:]
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(gzip.compress(changed))
+    with pytest.raises(DataError, match=words):
+        list(members(path, LIMITS))
+
+
 def test_nothing_is_written_and_other_paths_lead_nowhere(tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()

@@ -132,7 +132,7 @@ def test_refuses_what_is_no_folder_and_wrong_options(tmp_path):
 
 
 def test_a_large_picture_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(attnnet.data.image_folder, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(attnnet.data.pictures, "MAX_PIXELS", 1000)
     with pytest.raises(DataError, match="40 x 30 pixels, expected at most 1,000"):
         read_image(paint(tmp_path / "x.png", size=(40, 30)), 8)
     with pytest.raises(DataError, match="no such file"):
