@@ -81,7 +81,7 @@ def _run(words: list[str]) -> int:
         if name == wanted:
             module = import_module(f"{__name__}.{name}")
             module.add_arguments(sub)
-            sub.set_defaults(run=module.run)
+            sub.set_defaults(run=module.run, words=words)
     args = parser.parse_args(words)
     if args.command is None:
         parser.print_help()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
 from .choice import add_threads_argument
@@ -75,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     progress = study.run(
         plan, folder, args.workers, threads=args.threads, data=args.data,
         scheduler=args.scheduler, progress="lines" if args.no_progress else True,
-        command=shlex.join(["attnnet", *sys.argv[1:]]),
+        command=shlex.join(["attnnet", *args.words]),
     )  # fmt: skip
     if progress.interrupted:
         print(progress)

@@ -126,4 +126,4 @@ def test_what_cannot_be_done_is_one_line(trained, capsys, words, message):
 def test_a_file_that_is_no_image_is_named(trained, tmp_path, capsys):
     (tmp_path / "text.png").write_text("not a picture")
     assert main(["infer", str(trained / "vgg11"), "text.png"]) == 1
-    assert "text.png: not an image that can be read" in capsys.readouterr().err
+    assert "text.png: not a readable image" in capsys.readouterr().err

@@ -103,7 +103,7 @@ def test_a_killed_worker_loses_nothing_and_no_run_is_done_twice(scheduler, tmp_p
 
 
 def test_interrupted_it_goes_on(scheduler, tmp_path):
-    of = plan(recipe={**plan().changes, "epochs": 20})
+    of = plan(seeds=1, recipe={**plan().changes, "epochs": 100})
     with workers(scheduler, tmp_path, 1):
         begun = tmp_path / "s" / "runs" / of.runs[0].name / "last.safetensors"
 
@@ -115,11 +115,11 @@ def test_interrupted_it_goes_on(scheduler, tmp_path):
 
         threading.Thread(target=interrupt).start()
         progress = run(of, tmp_path / "s", scheduler=scheduler, progress=False)
-        assert progress.interrupted and progress.count("done") < 4
+        assert progress.interrupted and progress.count("done") == 0
         assert progress.states[of.runs[0].name].kind == "begun"
         assert not list(tmp_path.glob("s/runs/*/train.lock")), "nothing goes on in the background"
         progress = run(of, tmp_path / "s", scheduler=scheduler, progress=False)
-        assert progress.count("done") == 4 and not progress.interrupted
+        assert progress.count("done") == 2 and not progress.interrupted
 
 
 def test_failures_stay_alone(scheduler, tmp_path):

@@ -28,7 +28,7 @@ def test_runs_then_says_what_came_out(capsys, tmp_path):
     assert "SE_1: " in out and "report: s/report.html\n" in out
     assert (tmp_path / "s" / "report.html").exists() and (tmp_path / "s" / "report.md").exists()
     record = json.loads((tmp_path / "s" / "study.json").read_text())
-    assert record["commands"][0].startswith("attnnet ")
+    assert record["commands"][0].startswith(f"attnnet study {PLAN} --set ")
     assert record["plan"]["recipe"] == RECIPE and record["plan"]["seeds"] == [42, 43]
     assert study("--resume s --workers 0 --no-progress") == 0
     assert "study study: 4 of 4 runs done\n" in capsys.readouterr().out

@@ -67,7 +67,10 @@ def test_two_at_once_are_the_same_as_one_after_another(tmp_path, straight, capsy
     assert progress.count("done") == 4 and not progress.interrupted
     assert figures(tmp_path / "s") == figures(straight)
     out = capsys.readouterr().out
-    assert "small-SE_1-shapes-s43: done (4 of 4 runs done)\n" in out
+    assert {line.split(":")[0] for line in out.splitlines() if ": done (" in line} == {
+        one.name for one in plan().runs
+    }  # fmt: skip
+    assert ": done (4 of 4 runs done)\n" in out
     log = (tmp_path / "s" / "runs" / "small-SE_1-shapes-s43" / "log.txt").read_text()
     assert "accuracy: " in log and "1 thread\n" in log
 
