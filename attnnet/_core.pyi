@@ -312,6 +312,7 @@ def augment(
     padding: int,
     reflect: bool,
     flip: float,
+    alternate: bool,
     cutout: int,
     seed: int,
     epoch: int,

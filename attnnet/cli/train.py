@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from ..training.recipe import SCHEDULES, Recipe, field_help
+from ..training.recipe import FLIP_MODES, SCHEDULES, Recipe, field_help
 from .choice import add_threads_argument, count, use_threads
 
 _EPILOG = """Without options this trains ResNet18 NEW_12 on shapes, made on the spot, in about
@@ -23,17 +23,18 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "training": (
         "epochs", "batch_size", "optimizer", "lr", "momentum", "nesterov", "weight_decay",
-        "dropout", "label_smoothing", "clip_norm", "nan", "seed", "test_flip",
+        "decay_norms", "dropout", "label_smoothing", "clip_norm", "nan", "seed", "test_flip",
     ),
     "schedule": (
         "schedule", "schedule_epochs", "warmup_epochs", "step_size", "gamma", "milestones",
         "final_lr",
     ),
-    "augmentation": ("crop_padding", "padding_mode", "flip", "cutout"),
+    "augmentation": ("crop_padding", "padding_mode", "flip", "flip_mode", "cutout"),
 }  # fmt: skip
 _CHOICES = {
     "optimizer": ("sgd", "adamw"),
     "schedule": SCHEDULES,
+    "flip_mode": FLIP_MODES,
     "padding_mode": ("zeros", "reflect"),
     "nan": ("stop", "continue"),
 }

@@ -29,6 +29,10 @@ class Augmentation:
             colour (0 after the normalisation), cut off at the image's border; 0: none.
             T. DeVries, G. W. Taylor, "Improved regularization of convolutional neural networks
             with cutout", 2017.
+        flip_mode: "random": drawn anew in every epoch; "alternating": drawn in epoch 0, and from
+            then on an image that was mirrored in one epoch is not in the next, so that any two
+            epochs in a row show both sides of every image. 0 as ``flip`` flips in neither.
+            K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024.
 
     Raises:
         ValueError: a value out of range.
@@ -38,6 +42,7 @@ class Augmentation:
     padding_mode: str = "zeros"
     flip: float = 0.0
     cutout: int = 0
+    flip_mode: str = "random"
 
     def __post_init__(self) -> None:
         for what in ("crop_padding", "cutout"):
@@ -50,6 +55,9 @@ class Augmentation:
                              f"{self.padding_mode!r}")
         if isinstance(self.flip, str) or not 0.0 <= self.flip <= 1.0:
             raise ValueError(f"flip must be a probability, 0 to 1, got {self.flip!r}")
+        if self.flip_mode not in ("random", "alternating"):
+            raise ValueError("flip_mode must be 'random' or 'alternating', got "
+                             f"{self.flip_mode!r}")
 
     def to_dict(self) -> dict[str, object]:
         """The settings as plain values; ``Augmentation(**d)`` is the way back."""
@@ -159,8 +167,8 @@ class Loader:
         data, how = self.dataset, self.augmentation
         indices = order[number * self.batch_size:(number + 1) * self.batch_size].copy()
         images = _core.augment(data.images, indices, self.mean, self.std, how.crop_padding,
-                               how.padding_mode == "reflect", how.flip, how.cutout, self.seed,
-                               epoch)
+                               how.padding_mode == "reflect", how.flip,
+                               how.flip_mode == "alternating", how.cutout, self.seed, epoch)
         return Batch(images, data.labels[indices], indices)
 
     def _ahead(self, epoch: int, start: int) -> Iterator[Batch]:

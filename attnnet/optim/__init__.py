@@ -5,6 +5,7 @@ from .clip import clip_grad_norm_, clip_grad_value_
 from .optimizer import Optimizer
 from .schedules import (
     CosineAnnealingLR,
+    LinearLR,
     LinearWarmup,
     MultiStepLR,
     OneCycleLR,
@@ -17,6 +18,7 @@ __all__ = [
     "SGD",
     "AdamW",
     "CosineAnnealingLR",
+    "LinearLR",
     "LinearWarmup",
     "MultiStepLR",
     "OneCycleLR",

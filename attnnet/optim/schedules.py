@@ -129,6 +129,38 @@ class CosineAnnealingLR(Schedule):
         return self.eta_min + (base - self.eta_min) * share
 
 
+class LinearLR(Schedule):
+    """rate = base * (start_factor + (end_factor - start_factor) * step / total_iters), then level.
+
+    Args:
+        optimizer: whose rates. start_factor: above 0 to 1, default 1/3.
+        end_factor: from step total_iters on, 0 to 1, default 1.
+        total_iters: steps from the one to the other, default 5.
+
+    Raises:
+        ValueError: a factor or a number of steps is out of range.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        start_factor: float = 1.0 / 3.0,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+    ) -> None:
+        if not 0.0 < start_factor <= 1.0:
+            raise ValueError(f"start_factor must be above 0 and at most 1, got {start_factor}")
+        if not 0.0 <= end_factor <= 1.0:
+            raise ValueError(f"end_factor must be between 0 and 1, got {end_factor}")
+        self.start_factor, self.end_factor = start_factor, end_factor
+        self.total_iters = _count(total_iters, "total_iters")
+        super().__init__(optimizer)
+
+    def rate(self, base: float, step: int) -> float:
+        share = min(step, self.total_iters) / self.total_iters
+        return base * (self.start_factor + (self.end_factor - self.start_factor) * share)
+
+
 class LinearWarmup(Schedule):
     """rate = base * (start_factor + (1 - start_factor) * step / total_iters), then base.
 

@@ -155,7 +155,8 @@ def _validation(name: str, value: Any) -> float | int | None:
     raise _wrong(name, value, "a fraction between 0 and 1, a count of images, or None")
 
 
-SCHEDULES = ("constant", "step", "multistep", "cosine", "onecycle")
+SCHEDULES = ("constant", "step", "multistep", "cosine", "linear", "onecycle")
+FLIP_MODES = ("random", "alternating")
 
 # One line a field: the check, and what the field means (shown by `attnnet train --help`).
 _FIELDS: dict[str, tuple[Callable[[str, Any], Any], str]] = {
@@ -168,7 +169,8 @@ _FIELDS: dict[str, tuple[Callable[[str, Any], Any], str]] = {
     "optimizer": (_one_of("sgd", "adamw"), "sgd or adamw"),
     "lr": (_real(0.0, open_low=True), "learning rate (its highest value)"),
     "momentum": (_real(0.0, 1.0, open_high=True), "momentum of sgd"),
-    "weight_decay": (_real(0.0), "weight decay, on every parameter"),
+    "weight_decay": (_real(0.0), "weight decay"),
+    "decay_norms": (_flag, "weight decay of norms and biases, too"),
     "nesterov": (_flag, "Nesterov momentum"),
     "schedule": (_one_of(*SCHEDULES), "learning rate schedule"),
     "schedule_epochs": (_whole(1, True), "length of the schedule; default: as many as epochs"),
@@ -176,7 +178,7 @@ _FIELDS: dict[str, tuple[Callable[[str, Any], Any], str]] = {
     "step_size": (_whole(1), "epochs between the drops of the step schedule"),
     "gamma": (_real(0.0, 1.0, open_low=True), "factor of a drop (step, multistep)"),
     "milestones": (_milestones, "epochs of the drops of the multistep schedule"),
-    "final_lr": (_real(0.0), "learning rate at the end (cosine, onecycle)"),
+    "final_lr": (_real(0.0), "learning rate at the end (cosine, linear, onecycle)"),
     "dropout": (
         _real(0.0, 1.0, open_high=True, optional=True),
         "dropout of a VGG's linear layers; default: the network's own",
@@ -186,6 +188,10 @@ _FIELDS: dict[str, tuple[Callable[[str, Any], Any], str]] = {
     "crop_padding": (_whole(0), "random crop: pixels of padding on each side; 0: none"),
     "padding_mode": (_one_of("zeros", "reflect"), "what the padding holds: zeros or reflect"),
     "flip": (_real(0.0, 1.0), "probability of a horizontal flip"),
+    "flip_mode": (
+        _one_of(*FLIP_MODES),
+        "random: drawn each epoch; alternating: drawn once, then every other epoch",
+    ),
     "cutout": (_whole(0), "side of the square that cutout blanks, in pixels; 0: none"),
     "mean": (_per_channel(False), "normalisation, one number a channel; default: the data's own"),
     "std": (_per_channel(True), "normalisation, one number a channel; default: the data's own"),
@@ -212,11 +218,14 @@ class Recipe:
         optimizer: ``"sgd"`` or ``"adamw"``.
         lr: the schedule's highest learning rate.
         momentum: of SGD, in [0, 1).
-        weight_decay: on every parameter.
+        weight_decay: on every parameter, or all but norms and biases: see ``decay_norms``.
+        decay_norms: whether the norms' gains and shifts and all biases decay, too, as in the study;
+            False: only what has two dimensions or more.
         nesterov: Nesterov's form of the momentum.
         schedule: ``"constant"``, ``"step"`` (times ``gamma`` every ``step_size`` epochs),
             ``"multistep"`` (times ``gamma`` at each of ``milestones``), ``"cosine"`` (to
-            ``final_lr`` at ``schedule_epochs``, stepped each epoch), or ``"onecycle"`` (up over
+            ``final_lr`` at ``schedule_epochs``, stepped each epoch), ``"linear"`` (in a straight
+            line to ``final_lr``, stepped each batch), or ``"onecycle"`` (up over
             ``warmup_epochs``, down to ``final_lr``, stepped each batch).
         schedule_epochs: length of the schedule; None follows ``epochs``.
         warmup_epochs: linear warm-up before the schedule, in epochs (fractions are fine).
@@ -226,6 +235,8 @@ class Recipe:
         clip_norm: the gradients' largest norm; None: not clipped.
         crop_padding, padding_mode, flip, cutout: augmentation of the training images (pixels,
             ``"zeros"`` or ``"reflect"``, a probability, pixels).
+        flip_mode: ``"random"``: the flip is drawn anew in every epoch; ``"alternating"``: in the
+            first, and from then on each image is mirrored in every other epoch.
         mean, std: normalisation, one number a channel, for pixels in 0..1; None: the data's own.
         validation: a fraction in (0, 1) or a count of training images held out to choose the best
             epoch by; None: the test images choose it, and the log says so.
@@ -252,6 +263,7 @@ class Recipe:
     lr: float = 2e-3
     momentum: float = 0.9
     weight_decay: float = 0.05
+    decay_norms: bool = True
     nesterov: bool = False
     schedule: str = "onecycle"
     schedule_epochs: int | None = None
@@ -266,6 +278,7 @@ class Recipe:
     crop_padding: int = 2
     padding_mode: str = "reflect"
     flip: float = 0.5
+    flip_mode: str = "random"
     cutout: int = 0
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -304,7 +317,7 @@ class Recipe:
                 f"recipe: schedule_epochs is {self.schedule_epochs}, less than the "
                 f"{self.epochs} epochs to train; expected at least as many."
             )
-        if self.warmup_epochs >= self.total_epochs and self.schedule == "onecycle":
+        if self.warmup_epochs >= self.total_epochs and self.schedule in ("linear", "onecycle"):
             raise ValueError(
                 f"recipe: warmup_epochs is {self.warmup_epochs:g}, as long as the whole schedule "
                 f"of {self.total_epochs} epochs; expected less."

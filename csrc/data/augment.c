@@ -28,6 +28,17 @@ static int64_t mirror(int64_t index, int64_t n) {
     return index < n ? index : 2 * (n - 1) - index;
 }
 
+/* Whether an image is mirrored, given the word drawn for it in this epoch. Alternating, the word of
+ * epoch 0 decides for good which epochs see the image mirrored, the even or the odd ones. */
+static int flipped(const attn_augmentation *how, int64_t index, uint32_t drawn) {
+    if (!how->alternate)
+        return drawn * 0x1p-32 < how->flip;
+    uint32_t word[4];
+    attn_random_block(word, how->seed, ATTN_STREAM_AUGMENT, 0, (uint64_t)index);
+    int first = word[2] * 0x1p-32 < how->flip;
+    return how->flip > 0.0 && first != (int)(how->epoch & 1);
+}
+
 /* Which bits of the block decide what is part of the format: changing it changes every batch. */
 static draw draw_for(const attn_augmentation *how, int64_t index, int64_t H, int64_t W) {
     uint32_t word[4];
@@ -36,7 +47,7 @@ static draw draw_for(const attn_augmentation *how, int64_t index, int64_t H, int
     draw d;
     d.shift_y = (int64_t)(word[0] * places >> 32) - how->padding;
     d.shift_x = (int64_t)(word[1] * places >> 32) - how->padding;
-    d.flip = word[2] * 0x1p-32 < how->flip;
+    d.flip = flipped(how, index, word[2]);
     int64_t y = (int64_t)((word[3] >> 16) * (uint64_t)H >> 16);
     int64_t x = (int64_t)((word[3] & 0xFFFFu) * (uint64_t)W >> 16);
     d.top = clip(y - how->cutout / 2, 0, H);

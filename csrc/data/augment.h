@@ -13,6 +13,7 @@ typedef struct attn_augmentation {
     int64_t padding; /* pixels on each side that the random crop may reach into; 0: no crop */
     int reflect;     /* 0: the padding is black; 1: it mirrors the image, edge not repeated */
     double flip;     /* probability of a horizontal flip */
+    int alternate;   /* 1: flip decides in epoch 0 alone, from then on an image turns each epoch */
     int64_t cutout;  /* side of the square that is cut out, in pixels; 0: none */
     uint64_t seed;
     uint64_t epoch;

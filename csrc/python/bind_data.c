@@ -104,7 +104,7 @@ static PyObject *make_batch(PyArrayObject *images, PyArrayObject *indices, PyArr
     return batch;
 }
 
-/* augment(images, indices, mean, std, padding, reflect, flip, cutout, seed, epoch) */
+/* augment(images, indices, mean, std, padding, reflect, flip, alternate, cutout, seed, epoch) */
 static PyObject *py_augment(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     ARGUMENTS("augment");
@@ -116,6 +116,7 @@ static PyObject *py_augment(PyObject *module, PyObject *const *args, Py_ssize_t 
     how.padding = take_int(&a, "padding");
     how.reflect = take_bool(&a, "reflect");
     how.flip = take_double(&a, "flip");
+    how.alternate = take_bool(&a, "alternate");
     how.cutout = take_int(&a, "cutout");
     how.seed = take_uint64(&a, "seed");
     how.epoch = take_uint64(&a, "epoch");

@@ -36,22 +36,22 @@ def test_equals_the_twin(channels, height, width):
     images = images_of(9, channels, height, width)
     indices = np.array([8, 0, 3, 3, 5])
     smallest = min(height, width)
-    for padding, reflect, flip, cutout in itertools.product(
-            (0, 1, 4, 50), (False, True), (0.0, 0.5, 1.0), (0, 1, 5, 200)):
+    for padding, reflect, flip, alternate, cutout in itertools.product(
+            (0, 1, 4, 50), (False, True), (0.0, 0.5, 1.0), (False, True), (0, 1, 5, 200)):
         if reflect and padding >= smallest:
             continue
-        check(images, indices, padding, reflect, flip, cutout, 42, 3)
+        check(images, indices, padding, reflect, flip, alternate, cutout, 42, 3)
 
 
 @pytest.mark.parametrize("seed, epoch", [(0, 0), (2**64 - 1, 2**32 + 5)])
 def test_large_seeds_and_epochs(seed, epoch):
-    check(images_of(3, 3, 8, 8), np.arange(3), 4, False, 0.5, 3, seed, epoch)
+    check(images_of(3, 3, 8, 8), np.arange(3), 4, False, 0.5, epoch % 2 == 1, 3, seed, epoch)
 
 
 def test_without_augmentation_it_has_the_bits_of_the_usual_transforms():
     torch = pytest.importorskip("torch", reason="compares with PyTorch's arithmetic")
     images = np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 3, 1, 1)
-    got = _core.augment(images, np.arange(256), MEAN, STD, 0, False, 0.0, 0, 0, 0)
+    got = _core.augment(images, np.arange(256), MEAN, STD, 0, False, 0.0, False, 0, 0, 0)
     shape = (3, 1, 1)
     pixels = torch.from_numpy(images).to(torch.float32).div(255)
     expected = pixels.sub_(torch.tensor(MEAN).view(shape)).div_(torch.tensor(STD).view(shape))
@@ -60,7 +60,7 @@ def test_without_augmentation_it_has_the_bits_of_the_usual_transforms():
 
 def test_padding_is_black_before_the_normalisation():
     white = np.full((1, 3, 4, 4), 255, np.uint8)
-    out = np.concatenate([_core.augment(white, [0], MEAN, STD, 40, False, 0.0, 0, 1, e)
+    out = np.concatenate([_core.augment(white, [0], MEAN, STD, 40, False, 0.0, False, 0, 1, e)
                           for e in range(20)])
     black = (0 - np.array(MEAN)) / np.array(STD)
     for c in range(3):
@@ -74,7 +74,8 @@ def test_draws_are_uniform():
     image[0, 0, 4, 3] = 255
     rows, flips = np.zeros(5), 0
     for epoch in range(rounds):
-        out = _core.augment(image, [0], (0.0,), (1.0,), padding, False, 0.25, 0, 7, epoch)[0, 0]
+        batch = _core.augment(image, [0], (0.0,), (1.0,), padding, False, 0.25, False, 0, 7, epoch)
+        out = batch[0, 0]
         y, x = np.argwhere(out == 1)[0]
         flips += int(x > 5)
         rows[y - 2] += 1
@@ -84,19 +85,44 @@ def test_draws_are_uniform():
     assert not abs(flips / rounds - 0.25 * 2 / 5) > 5 * np.sqrt(0.1 * 0.9 / rounds)
 
 
-def test_an_image_is_augmented_alike_wherever_it_stands():
+@pytest.mark.parametrize("alternate", [False, True])
+def test_an_image_is_augmented_alike_wherever_it_stands(alternate):
     images = images_of(20, 3, 8, 8)
-    whole = _core.augment(images, np.arange(20), MEAN, STD, 3, True, 0.5, 4, 1, 2)
+    whole = _core.augment(images, np.arange(20), MEAN, STD, 3, True, 0.5, alternate, 4, 1, 2)
     order = np.random.default_rng(0).permutation(20)
-    part = _core.augment(images, order[:7], MEAN, STD, 3, True, 0.5, 4, 1, 2)
+    part = _core.augment(images, order[:7], MEAN, STD, 3, True, 0.5, alternate, 4, 1, 2)
     assert np.array_equal(part, whole[order[:7]])
-    other = _core.augment(images, np.arange(20), MEAN, STD, 3, True, 0.5, 4, 1, 3)
+    other = _core.augment(images, np.arange(20), MEAN, STD, 3, True, 0.5, alternate, 4, 1, 3)
     assert not np.array_equal(other, whole)
+
+
+def mirrored(flip, alternate, epoch, seed=11, count=400):
+    """Which images come mirrored: their left half alone is white."""
+    images = np.zeros((count, 1, 2, 4), np.uint8)
+    images[..., :2] = 255
+    out = _core.augment(images, np.arange(count), (0.0,), (1.0,), 0, False, flip, alternate, 0,
+                        seed, epoch)
+    return out[:, 0, 0, 0] == 0
+
+
+def test_alternating_flips_turn_every_image_in_every_epoch():
+    first = mirrored(0.5, True, 0)
+    np.testing.assert_array_equal(first, mirrored(0.5, False, 0))
+    assert 150 < first.sum() < 250
+    for epoch in (1, 2, 3, 7, 100, 2**40 + 1):
+        np.testing.assert_array_equal(mirrored(0.5, True, epoch), first ^ (epoch % 2 == 1))
+        assert not np.array_equal(mirrored(0.5, False, epoch), first)  # drawn anew
+    assert not np.array_equal(mirrored(0.5, True, 0, seed=12), first)
+
+
+def test_alternating_flips_with_other_probabilities():
+    assert not mirrored(0.0, True, 0).any() and not mirrored(0.0, True, 1).any()
+    assert mirrored(1.0, True, 0).all() and not mirrored(1.0, True, 1).any()
 
 
 def test_empty_batch_and_other_kinds_of_arrays():
     images = images_of(4, 3, 5, 5)
-    rest = (MEAN, STD, 0, False, 0.0, 0, 0, 0)
+    rest = (MEAN, STD, 0, False, 0.0, False, 0, 0, 0)
     assert _core.augment(images, [], *rest).shape == (0, 3, 5, 5)
     expected = _core.augment(images, np.array([3, 1]), *rest)
     images.flags.writeable = False
@@ -106,7 +132,7 @@ def test_empty_batch_and_other_kinds_of_arrays():
 
 
 GOOD = {"images": images_of(4, 3, 5, 5), "indices": [0], "mean": MEAN, "std": STD, "padding": 0,
-        "reflect": False, "flip": 0.0, "cutout": 0, "seed": 0, "epoch": 0}
+        "reflect": False, "flip": 0.0, "alternate": False, "cutout": 0, "seed": 0, "epoch": 0}
 
 
 @pytest.mark.parametrize("change, error, words", [

@@ -42,7 +42,7 @@ def test_a_batch_is_what_it_says(dataset):
         assert batch.images.dtype == np.float32 and batch.labels.dtype == np.int64
         assert np.array_equal(batch.labels, dataset.labels[batch.indices])
         expected = twin.augment(dataset.images, batch.indices, dataset.mean, dataset.std, 3, True,
-                                0.5, 4, 9, 4)
+                                0.5, False, 4, 9, 4)
         assert not np.abs(batch.images - expected).max() > 1e-5
 
 
@@ -171,10 +171,19 @@ def test_refuses_positions_that_do_not_exist(dataset, epoch, start, words):
 @pytest.mark.parametrize("arguments, words", [
     ({"crop_padding": -1}, "crop_padding"), ({"cutout": 1.5}, "cutout"),
     ({"padding_mode": "mirror"}, "'zeros' or 'reflect', got 'mirror'"),
+    ({"flip_mode": "always"}, "'random' or 'alternating', got 'always'"),
     ({"flip": 1.5}, "flip"), ({"flip": float("nan")}, "flip"), ({"flip": "x"}, "flip")])
 def test_augmentation_refuses(arguments, words):
     with pytest.raises(ValueError, match=words):
         Augmentation(**arguments)
+
+
+def test_alternating_flips_go_on_from_any_epoch(dataset):
+    """Mirrored in an epoch, not in the next: the loader asks for nothing but the epoch's number."""
+    loader = Loader(dataset, 10, Augmentation(flip=0.5, flip_mode="alternating"), prefetch=0)
+    images = {e: np.concatenate([b.images for b in loader.epoch(e)]) for e in (0, 5, 6)}
+    assert np.array_equal(images[0], images[6])
+    assert np.array_equal(images[0], images[5][..., ::-1])
 
 
 def test_augmentation_to_dict_and_back():

@@ -31,7 +31,7 @@ def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     return np.array(out, np.int64)
 
 
-def augment(images, indices, mean, std, padding, reflect, flip, cutout, seed, epoch):
+def augment(images, indices, mean, std, padding, reflect, flip, alternate, cutout, seed, epoch):
     """float64; crops out of a really padded image."""
     h, w = images.shape[2:]
     out = np.empty((len(indices), *images.shape[1:]))
@@ -42,7 +42,11 @@ def augment(images, indices, mean, std, padding, reflect, flip, cutout, seed, ep
             np.pad(images[index], around)
         y, x = (word * (2 * padding + 1) >> 32 for word in words[:2])
         image = padded[:, y:y + h, x:x + w]
-        if words[2] / 2**32 < flip:
+        mirrored = words[2] / 2**32 < flip
+        if alternate and flip:
+            mirrored = block(seed, AUGMENT, 0, int(index))[2] / 2**32 < flip
+            mirrored ^= epoch % 2 == 1
+        if mirrored:
             image = image[:, :, ::-1]
         normal = (image / 255 - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))
         top = ((words[3] >> 16) * h >> 16) - cutout // 2

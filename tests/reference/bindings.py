@@ -98,7 +98,7 @@ def _augment():
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (5, 3, 8, 8), np.uint8)
     return (images, np.array([4, 0, 2]), np.full(3, 0.5, "f4"), np.full(3, 0.2, "f4"), 2, True,
-            0.5, 3, 7, 1)
+            0.5, False, 3, 7, 1)
 
 
 def _pool(*more):

@@ -99,7 +99,8 @@ static void use_loader(int64_t round)
     int64_t order[IMAGES];
     attn_random_permutation(order, IMAGES, 7, (uint64_t)round);
     batch_job job = {shared, images, order, table,
-                     {.padding = 2, .reflect = round % 2 == 0, .flip = 0.5, .cutout = 4, .seed = 7,
+                     {.padding = 2, .reflect = round % 2 == 0, .flip = 0.5,
+                      .alternate = round % 3 == 0, .cutout = 4, .seed = 7,
                       .epoch = (uint64_t)round}};
     attn_parallel(batch_task, &job, BATCH);
     attn_augment_batch(alone, images, order, table, &job.how, BATCH, C, SIDE, SIDE);

@@ -105,6 +105,7 @@ def test_unknown_fields_name_the_nearest():
         ({"schedule": "multistep"}, "needs milestones"),
         ({"epochs": 5, "schedule_epochs": 4}, "schedule_epochs is 4, less than the 5 epochs"),
         ({"epochs": 2, "warmup_epochs": 2.0}, "as long as the whole schedule"),
+        ({"epochs": 2, "warmup_epochs": 2.5, "schedule": "linear"}, "as long as the whole"),
         ({"lr": 0.1, "final_lr": 0.2}, "final_lr 0.2 is above lr 0.1"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import attnnet
-from attnnet.training.recipe import Recipe
+from attnnet.training.recipe import SCHEDULES, Recipe
 from attnnet.training.schedule import Plan, make_optimizer
 
 from .tiny import Tiny, recipe
@@ -63,7 +63,19 @@ def test_warm_up_then_the_schedule_as_if_nothing_had_been():
     assert np.allclose(warm[:6], line, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "step", "multistep", "cosine", "onecycle"])
+def test_linear_rises_and_falls_in_straight_lines():
+    setting = recipe(schedule="linear", warmup_epochs=0.75, epochs=3, lr=0.4, final_lr=0.04)
+    every, _ = rates(setting, 8)
+    rise = [0.4 * (1 / 6 + 5 / 6 * i / 6) for i in range(6)]
+    fall = [0.4 - 0.36 * i / 18 for i in range(18)]
+    assert np.allclose(every, rise + fall, rtol=1e-12, atol=0)
+    longer = recipe(schedule="linear", warmup_epochs=0.0, epochs=2, schedule_epochs=4, lr=0.4)
+    assert np.allclose(rates(longer, 5)[0], [0.4 * (1 - i / 20) for i in range(10)], rtol=1e-12)
+    short = recipe(schedule="linear", warmup_epochs=0.9, epochs=1, lr=0.4)  # rises all the way
+    assert np.allclose(rates(short, 2)[0], [0.2, 0.3], rtol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_rate_depends_on_the_place_alone(schedule):
     setting = recipe(schedule=schedule, milestones=(1, 3), step_size=2)
     every, _ = rates(setting, 5)
@@ -80,3 +92,44 @@ def test_optimisers_get_the_recipes_numbers():
     ]  # fmt: skip
     assert len(group["params"]) == len(list(model.parameters()))
     assert isinstance(make_optimizer(recipe(optimizer="adamw"), model), attnnet.optim.AdamW)
+
+
+@pytest.mark.parametrize("decay_norms", [True, False])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_weight_decay_of_norms_and_biases(optimizer, decay_norms):
+    """Where the gradient is zero, a step is the decay alone."""
+    model = Tiny(10, 3, (32, 32))
+    setting = recipe(optimizer=optimizer, decay_norms=decay_norms, lr=0.5, weight_decay=0.1)
+    before = {name: p.numpy() + np.float32(1) for name, p in model.named_parameters()}
+    for name, p in model.named_parameters():
+        p.copy_(before[name])
+        p.grad = attnnet.Tensor(np.zeros(p.shape, np.float32))
+    stepper = make_optimizer(setting, model)
+    plan = Plan(setting, stepper, 1)
+    for group in stepper.param_groups:
+        group["lr"] = 0.5
+    stepper.step()
+    # Nesterov's first step goes (1 + momentum) times as far.
+    factor = 1 - 0.5 * 0.1 * (1.9 if optimizer == "sgd" else 1.0)
+    kept = {"conv.bias", "bn.weight", "bn.bias", "linear.bias"}
+    for name, p in model.named_parameters():
+        expected = before[name] * (1.0 if name in kept and not decay_norms else factor)
+        assert np.abs(p.numpy() - expected).max() <= 4 * 2.0**-24 * np.abs(expected).max(), name
+    plan.set(3, 0)
+    assert len({group["lr"] for group in stepper.param_groups}) == 1
+
+
+def test_two_groups_step_as_one_where_nothing_decays():
+    results = []
+    for decay_norms in (True, False):
+        attnnet.manual_seed(3)
+        model = Tiny(10, 3, (32, 32))
+        setting = recipe(decay_norms=decay_norms, weight_decay=0.0)
+        stepper = make_optimizer(setting, model)
+        rng = np.random.default_rng(3)
+        for _ in range(3):
+            for p in model.parameters():
+                p.grad = attnnet.Tensor(rng.standard_normal(p.shape).astype(np.float32))
+            stepper.step()
+        results.append(model.state_dict())
+    assert all(results[0][name].tobytes() == results[1][name].tobytes() for name in results[0])
