@@ -265,6 +265,121 @@ def test_clipping_by_value():
         optim.clip_grad_value_(param, math.nan)
 
 
+# ---- averages -------------------------------------------------------------------------------
+
+
+class Normed(nn.Module):
+    """Large enough for several tasks of the pool, with statistics and a counter."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(300, 250)
+        self.bn = nn.BatchNorm2d(5)
+
+
+def members(model):
+    return {name: np.array(value) for name, value in model.state_dict().items()}
+
+
+def step_at_random(model, rng):
+    for value in [*model.parameters(), model.bn.running_mean, model.bn.running_var]:
+        value.copy_(rng.standard_normal(value.shape).astype(np.float32))
+    model.bn.num_batches_tracked[...] += 1
+
+
+def test_averages_follow_their_definition():
+    rng = np.random.default_rng(SEED)
+    model = Normed()
+    average = optim.AveragedModel(model, decay=0.7)
+    exact = {name: value.astype(np.float64) for name, value in members(model).items()}
+    for step in range(30):
+        step_at_random(model, rng)
+        before = members(model)
+        versions = [p.version for p in average.module.parameters()]
+        average.update_parameters(model)
+        keep = min(0.7, step / (step + 9))
+        for name, value in before.items():
+            counter = name.endswith("tracked")
+            exact[name] = value if counter else keep * exact[name] + (1 - keep) * value
+            np.testing.assert_array_equal(members(model)[name], value)  # untouched
+            assert_close(
+                members(average.module)[name],
+                exact[name],
+                step + 1,
+                f"{name} at step {step} (seed {SEED})",
+            )
+        assert all(
+            p.version > v for p, v in zip(average.module.parameters(), versions, strict=True)
+        )
+    assert average.n_averaged == 30 and not average.module.training
+
+
+def test_a_long_average_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(SEED)
+    model, theirs = Normed(), torch.nn.Linear(300, 250)
+    utils = torch.optim.swa_utils
+    oracle = utils.AveragedModel(theirs, multi_avg_fn=utils.get_ema_multi_avg_fn(0.9))
+    average = optim.AveragedModel(model, 0.9)
+    average.n_averaged = 1000  # past the steps at the beginning that differ
+    oracle.n_averaged += 1000
+    start = members(model)["linear.weight"]
+    with torch.no_grad():
+        oracle.module.weight.copy_(torch.from_numpy(start))
+    for _ in range(10):
+        step_at_random(model, rng)
+        with torch.no_grad():
+            theirs.weight.copy_(torch.from_numpy(members(model)["linear.weight"]))
+        average.update_parameters(model)
+        oracle.update_parameters(theirs)
+    assert_close(
+        average.module.linear.weight, oracle.module.weight.detach().numpy(), 20, f"seed {SEED}"
+    )
+
+
+def test_averages_have_the_same_bits_with_any_number_of_threads():
+    results, threads = [], attnnet.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            attnnet.set_num_threads(count)
+            rng = np.random.default_rng(SEED)
+            attnnet.manual_seed(SEED)
+            model = Normed()
+            average = optim.AveragedModel(model, 0.5)
+            for _ in range(3):
+                step_at_random(model, rng)
+                average.update_parameters(model)
+            results.append({k: v.tobytes() for k, v in members(average.module).items()})
+    finally:
+        attnnet.set_num_threads(threads)
+    assert results[0] == results[1] == results[2]
+
+
+def test_average_errors():
+    model = Normed()
+    for decay in (0.0, 1.0, math.nan, "0.9", True):
+        with pytest.raises(ValueError, match="decay must be above 0 and below 1"):
+            optim.AveragedModel(model, decay)
+    average = optim.AveragedModel(model)
+    before = members(average.module)
+    for other in (nn.Linear(300, 250), nn.Sequential(nn.Linear(300, 251), nn.BatchNorm2d(5))):
+        with pytest.raises(ValueError, match="not built as the averaged one"):
+            average.update_parameters(other)
+    assert average.n_averaged == 0
+    assert all(np.array_equal(v, before[k]) for k, v in members(average.module).items())
+    from attnnet import _core
+
+    a, b = attnnet.Tensor([1.0]), attnnet.Tensor([3.0])
+    _core.average_step([a], [b], 0.25)
+    assert a.item() == 1.5 and b.item() == 3.0
+    for share in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="share in an average must be 0 to 1"):
+            _core.average_step([a], [b], share)
+    with pytest.raises(ValueError, match="shape"):
+        _core.average_step([a], [attnnet.Tensor([1.0, 2.0])], 0.5)
+    assert a.item() == 1.5
+
+
 # ---- schedules ------------------------------------------------------------------------------
 
 

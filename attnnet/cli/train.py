@@ -23,7 +23,8 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "training": (
         "epochs", "batch_size", "optimizer", "lr", "momentum", "nesterov", "weight_decay",
-        "decay_norms", "dropout", "label_smoothing", "clip_norm", "nan", "seed", "test_flip",
+        "decay_norms", "dropout", "label_smoothing", "clip_norm", "average", "nan", "seed",
+        "test_flip",
     ),
     "schedule": (
         "schedule", "schedule_epochs", "warmup_epochs", "step_size", "gamma", "milestones",

@@ -1,6 +1,7 @@
-"""Optimisers, learning-rate schedules and gradient clipping, with PyTorch's names and formulas."""
+"""Optimisers, schedules, clipping and averages of weights; names and formulas are PyTorch's."""
 
 from .adamw import AdamW
+from .average import AveragedModel
 from .clip import clip_grad_norm_, clip_grad_value_
 from .optimizer import Optimizer
 from .schedules import (
@@ -17,6 +18,7 @@ from .sgd import SGD
 __all__ = [
     "SGD",
     "AdamW",
+    "AveragedModel",
     "CosineAnnealingLR",
     "LinearLR",
     "LinearWarmup",

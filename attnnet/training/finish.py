@@ -67,7 +67,7 @@ def _test_best(trainer: Trainer) -> Evaluation:
     """The best epoch's model on the test images; the model itself stays at the last epoch."""
     if trainer.data.validation is None and trainer.best_evaluation is not None:
         return trainer.best_evaluation
-    model, best = trainer.model, trainer.position.best
+    model, best = trainer.evaluated, trainer.position.best
     if best.epoch == 0:  # its file was lost, and no epoch came after
         best.epoch, best.top1 = trainer.epoch, trainer.history[-1][f"{trainer.data.split}_top1"]
         keeping.save(trainer, is_best=True)

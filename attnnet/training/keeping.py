@@ -15,7 +15,7 @@ from .folder import BEST, LAST
 from .history import History
 from .progress import in_notebook
 from .setup import model_config
-from .state import Position, fingerprint, pack, unpack
+from .state import Position, count_of, fingerprint, pack, unpack
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -30,6 +30,7 @@ def begin(trainer: Trainer) -> None:
     if trainer.run_folder is not None:
         count = sum(parameter.numel() for parameter in trainer.model.parameters())
         kept = 3 if trainer.recipe.optimizer == "adamw" else 2  # weights, momentum (two in AdamW)
+        kept += trainer.average is not None
         trainer.run_folder.require_room(4 * kept * count)
         try:
             trainer.recipe.to_file(trainer.run_folder.file("recipe.json"))
@@ -135,6 +136,9 @@ def write_history(trainer: Trainer) -> None:
 def capture(trainer: Trainer, copy: bool = False) -> Checkpoint:
     """All that is needed to go on from here, and to use the model without going on.
 
+    Where the weights are averaged, the model is the averaged one, and those that the training goes
+    on with are beside the optimiser's arrays.
+
     Args:
         copy: whether it stays as it is when the training goes on; else its arrays follow.
     """
@@ -150,7 +154,11 @@ def capture(trainer: Trainer, copy: bool = False) -> Checkpoint:
         "optimizer": pack(trainer.optimizer.state_dict(copy), arrays),
         "history": trainer.history.plain_rows(),
     }
-    return Checkpoint(trainer.model.state_dict(copy=copy), arrays, meta)
+    if trainer.average is not None:
+        trained = trainer.model.state_dict(copy=copy)
+        state = {"n_averaged": trainer.average.n_averaged, "trained": trained}
+        meta["average"] = pack(state, arrays, "average")
+    return Checkpoint(trainer.evaluated.state_dict(copy=copy), arrays, meta)
 
 
 def restore(trainer: Trainer, checkpoint: Checkpoint, optimizer: Any) -> None:
@@ -166,13 +174,18 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, optimizer: Any) -> None:
             f"{path}: this training was on other images ({meta.get('data')}; here are {found}); "
             "going on with these would not be the same training."
         )
-    checkpoints.fill_model(trainer.model, checkpoint)
+    checkpoints.fill_model(trainer.evaluated, checkpoint)
     try:
+        if trainer.average is not None:
+            state = unpack(meta["average"], checkpoint.optimizer)
+            trainer.model.load_state_dict(state["trained"])
+            trainer.average.n_averaged = count_of(state["n_averaged"])
         optimizer.load_state_dict(unpack(meta["optimizer"], checkpoint.optimizer))
         trainer.history = History.from_plain_rows(meta["history"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as bad:
         raise CheckpointError(
-            f"{path}: the optimiser's state or the history does not fit ({bad})."
+            f"{path}: the optimiser's state, the averaged weights or the history does not fit "
+            f"({bad})."
         ) from bad
     trainer.position = Position.from_dict(meta.get("position"), path)
     _check_position(trainer, path)

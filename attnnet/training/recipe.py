@@ -185,6 +185,10 @@ _FIELDS: dict[str, tuple[Callable[[str, Any], Any], str]] = {
     ),
     "label_smoothing": (_real(0.0, 1.0, open_high=True), "label smoothing of the training loss"),
     "clip_norm": (_real(0.0, open_low=True, optional=True), "largest norm of the gradients"),
+    "average": (
+        _real(0.0, 1.0, open_low=True, open_high=True, optional=True),
+        "evaluate and keep averaged weights: decay a step, for example 0.99; default: none",
+    ),
     "crop_padding": (_whole(0), "random crop: pixels of padding on each side; 0: none"),
     "padding_mode": (_one_of("zeros", "reflect"), "what the padding holds: zeros or reflect"),
     "flip": (_real(0.0, 1.0), "probability of a horizontal flip"),
@@ -233,6 +237,9 @@ class Recipe:
         dropout: in [0, 1), before the first two linear layers of a VGG; None: the network's own.
         label_smoothing: in [0, 1), of the training loss alone.
         clip_norm: the gradients' largest norm; None: not clipped.
+        average: what is evaluated, kept as the best and loaded later is not the weights of the
+            last step, but their exponential moving average with this decay a step, in (0, 1)
+            (``optim.AveragedModel``): over about the last 1 / (1 - average) steps. None: it is.
         crop_padding, padding_mode, flip, cutout: augmentation of the training images (pixels,
             ``"zeros"`` or ``"reflect"``, a probability, pixels).
         flip_mode: ``"random"``: the flip is drawn anew in every epoch; ``"alternating"``: in the
@@ -275,6 +282,7 @@ class Recipe:
     dropout: float | None = None
     label_smoothing: float = 0.0
     clip_norm: float | None = None
+    average: float | None = None
     crop_padding: int = 2
     padding_mode: str = "reflect"
     flip: float = 0.5

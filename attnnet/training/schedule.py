@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..nn import Module
-    from ..optim import Optimizer, Schedule
+    from ..optim import AveragedModel, Optimizer, Schedule
     from .recipe import Recipe
 
 
@@ -34,6 +34,13 @@ def make_optimizer(recipe: Recipe, model: Module) -> Optimizer:
         weight_decay=recipe.weight_decay,
         nesterov=recipe.nesterov,
     )
+
+
+def make_average(recipe: Recipe, model: Module) -> AveragedModel | None:
+    """The averaged twin of a model, as it is now; None where the recipe asks for none."""
+    from .. import optim
+
+    return None if recipe.average is None else optim.AveragedModel(model, recipe.average)
 
 
 class Plan:

@@ -168,12 +168,13 @@ def describe(
     nesterov = " (Nesterov)" if recipe.nesterov and recipe.optimizer == "sgd" else ""
     span = "" if recipe.schedule_epochs is None else f" over {recipe.total_epochs} epochs"
     spared = "" if recipe.decay_norms else " (none of norms and biases)"
+    averaged = "" if recipe.average is None else f", weights averaged ({recipe.average:g})"
     lines = [
         f"{recipe.arch} {recipe.block or 'base'} on {recipe.dataset}: {parameters:,} parameters; "
         + ", ".join(counts),
         f"{recipe.epochs} epochs of {steps} steps of {recipe.batch_size} images; "
         f"{recipe.optimizer} lr {recipe.lr:g} {recipe.schedule}{span}{momentum}{nesterov}, "
-        f"weight decay {recipe.weight_decay:g}{spared}; seed {recipe.seed}; "
+        f"weight decay {recipe.weight_decay:g}{spared}{averaged}; seed {recipe.seed}; "
         f"{threads} thread{'s' if threads != 1 else ''}",
     ]
     if folder is not None:

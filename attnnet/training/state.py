@@ -77,17 +77,17 @@ class Position:
         """
         try:
             position = cls(
-                epoch=_count(plain["epoch"]),
-                batch=_count(plain["batch"]),
+                epoch=count_of(plain["epoch"]),
+                batch=count_of(plain["batch"]),
                 sums=EpochSums(
                     loss=float(plain["sums"]["loss"]),
-                    right=_count(plain["sums"]["right"]),
-                    images=_count(plain["sums"]["images"]),
-                    skipped=_count(plain["sums"]["skipped"]),
+                    right=count_of(plain["sums"]["right"]),
+                    images=count_of(plain["sums"]["images"]),
+                    skipped=count_of(plain["sums"]["skipped"]),
                     seconds=float(plain["sums"]["seconds"]),
                 ),
-                best=Best(_count(plain["best"]["epoch"]), float(plain["best"]["top1"])),
-                random={key: _count(plain["random"][key]) for key in ("seed", "counter")},
+                best=Best(count_of(plain["best"]["epoch"]), float(plain["best"]["top1"])),
+                random={key: count_of(plain["random"][key]) for key in ("seed", "counter")},
                 seconds=float(plain["seconds"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -97,7 +97,12 @@ class Position:
         return position
 
 
-def _count(value: Any) -> int:
+def count_of(value: Any) -> int:
+    """The value, if it is a count.
+
+    Raises:
+        ValueError: it is something else.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
         raise ValueError(f"{str(value)[:60]} is not a count")
     return value

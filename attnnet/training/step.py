@@ -48,6 +48,8 @@ def train_step(trainer: Trainer, batch: Batch) -> BatchResult:
         if recipe.clip_norm is not None:
             optim.clip_grad_norm_(list(model.parameters()), recipe.clip_norm)
         optimizer.step()
+        if trainer.average is not None:
+            trainer.average.update_parameters(model)
         sums.loss += value * count
         sums.right += int((logits.numpy().argmax(axis=1) == batch.labels).sum())
         sums.images += count

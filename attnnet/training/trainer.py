@@ -23,7 +23,7 @@ from .history import History
 from .interrupt import StopRequest
 from .progress import Progress
 from .recipe import Recipe
-from .schedule import Plan, make_optimizer
+from .schedule import Plan, make_average, make_optimizer
 from .setup import TrainingData, describe, load_data, make_model
 from .state import EpochSums, Position
 from .step import train_step
@@ -31,6 +31,7 @@ from .step import train_step
 if TYPE_CHECKING:
     from ..data import Dataset
     from ..nn import Module
+    from ..optim import AveragedModel
 
 
 class Trainer:
@@ -51,6 +52,7 @@ class Trainer:
 
     Attributes:
         model, optimizer: after ``prepare`` or ``fit``.
+        average: the ``AveragedModel`` where the recipe averages the weights, else None.
         history: the rows so far.
         folder: the folder written to, or None.
 
@@ -84,6 +86,7 @@ class Trainer:
         self.callbacks = CallbackList([*shown, *callbacks])
         self.model = model
         self.optimizer: Any = None
+        self.average: AveragedModel | None = None
         self.plan: Any = None
         self.history = History()
         self.source = data
@@ -174,6 +177,11 @@ class Trainer:
         return self._data
 
     @property
+    def evaluated(self) -> Module:
+        """The model that is evaluated and kept: that of the averaged weights, else ``model``."""
+        return self.model if self.average is None else self.average.module
+
+    @property
     def train_images(self) -> int:
         """How many images an epoch trains on."""
         return len(self.data.train.labels)
@@ -221,6 +229,7 @@ class Trainer:
         self.model.normalization = (self._data.train.mean, self._data.train.std)
         optimizer = make_optimizer(self.recipe, self.model)
         self.plan = Plan(self.recipe, optimizer, len(self._data.loader))
+        self.average = make_average(self.recipe, self.model)
         self.position.random = get_rng_state()
         self._end = self.recipe.epochs
         if self.resumed_from is not None:
@@ -334,14 +343,14 @@ class Trainer:
         self._torn = False
 
     def evaluate(self, dataset: Dataset) -> Evaluation:
-        """Evaluates the model as it is now; a request to stop raises ``EvaluationStopped``."""
+        """Evaluates ``evaluated`` as it is now; a request to stop raises ``EvaluationStopped``."""
 
         def on_batch(done: int, total: int) -> bool:
             self.callbacks.on_evaluate(self, done, total)
             return self.stop_request.requested
 
         return evaluate(
-            self.model, dataset, test_flip=self.recipe.test_flip, on_batch=on_batch
+            self.evaluated, dataset, test_flip=self.recipe.test_flip, on_batch=on_batch
         )
 
     def _end_epoch(self, evaluation: Evaluation, seconds: float) -> None:
@@ -369,7 +378,7 @@ class Trainer:
                 position.best.epoch, position.best.top1 = self.epoch, evaluation.top1
                 self.best_evaluation = evaluation
                 if self.run_folder is None:
-                    self.best_weights = self.model.state_dict()
+                    self.best_weights = self.evaluated.state_dict()
         keeping.save(self, improved)
         self.callbacks.on_epoch_end(self, row)
 

@@ -193,6 +193,18 @@ done:
     return status;
 }
 
+/* ---- averages ------------------------------------------------------------------------------- */
+
+/* SGD towards x: its gradient x + decay * average is x - average, its rate -share. */
+attn_status attn_average_step(int64_t count, attn_tensor *const *average, attn_tensor *const *x,
+                              double share)
+{
+    if (!(share >= 0.0 && share <= 1.0))
+        return attn_fail(ATTN_BAD_VALUE, "the share in an average must be 0 to 1, got %g", share);
+    const attn_sgd_options towards = {.rate = -share, .decay = -1.0};
+    return attn_sgd_step(count, average, x, NULL, NULL, &towards);
+}
+
 /* ---- norm and clipping ---------------------------------------------------------------------- */
 
 static void square_chunk(void *context, int64_t index, int worker)

@@ -1,4 +1,4 @@
-/* The optimisers' steps, and the norm and clipping of gradients: in-place passes over many tensors.
+/* The optimisers' steps, averages of weights, and the norm and clipping of gradients: in-place passes over many tensors.
  *
  * Each is one pass over memory, cut into chunks by the tensors' sizes alone, so that the bits do
  * not depend on the number of threads. Nothing here is on the tape. Tensors of one parameter have
@@ -31,6 +31,10 @@ typedef struct {
 attn_status attn_adamw_step(int64_t count, attn_tensor *const *w, attn_tensor *const *g,
                             attn_tensor *const *mean, attn_tensor *const *square,
                             const attn_adamw_options *options);
+
+/* average += share * (x - average), for each pair: a step of an exponential moving average. */
+attn_status attn_average_step(int64_t count, attn_tensor *const *average, attn_tensor *const *x,
+                              double share);
 
 /* *norm = square root of the sum of squares of all values, summed in double. */
 attn_status attn_global_norm(double *norm, int64_t count, attn_tensor *const *x);

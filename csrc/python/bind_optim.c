@@ -1,4 +1,4 @@
-/* sgd_step, adamw_step, global_norm, scale_, clip_value_: in-place work on lists of tensors. */
+/* sgd_step, adamw_step, average_step, global_norm, scale_, clip_value_: in-place work on lists of tensors. */
 #include "binding.h"
 
 #include "../ops/optimise.h"
@@ -127,6 +127,22 @@ static PyObject *py_adamw_step(PyObject *module, PyObject *const *args, Py_ssize
     return result;
 }
 
+static PyObject *py_average_step(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("average_step");
+    tensor_lists all = {0};
+    PyObject *result = NULL;
+    attn_tensor **average = take_list(&a, &all, "averages"), **x = take_list(&a, &all, "values");
+    double share = take_double(&a, "share");
+    if (take_end(&a)) {
+        attn_status status;
+        WORK(status = attn_average_step(all.count[0], average, x, share));
+        result = none_or_error(status);
+    }
+    drop_lists(&all);
+    return result;
+}
+
 static PyObject *py_global_norm(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     ARGUMENTS("global_norm");
@@ -175,6 +191,7 @@ static PyObject *py_clip_value_(PyObject *module, PyObject *const *args, Py_ssiz
 PyMethodDef bind_optim_functions[] = {
     FAST("sgd_step", py_sgd_step),
     FAST("adamw_step", py_adamw_step),
+    FAST("average_step", py_average_step),
     FAST("global_norm", py_global_norm),
     FAST("scale_", py_scale_),
     FAST("clip_value_", py_clip_value_),

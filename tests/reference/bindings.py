@@ -171,6 +171,7 @@ CASES: dict[str, Case] = {
     # optimisers
     "sgd_step": Case(lambda: (*_lists(3), 0.1, 0.9, 1e-4, True, [True, False])),
     "adamw_step": Case(lambda: (*_lists(4), 0.1, 0.9, 0.99, 1e-8, 1e-4, 3)),
+    "average_step": Case(lambda: (*_lists(2), 0.1)),
     "global_norm": Case(lambda: _lists(1)),
     "scale_": Case(lambda: (*_lists(1), 0.5)),
     "clip_value_": Case(lambda: (*_lists(1), 0.5)),
