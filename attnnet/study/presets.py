@@ -41,6 +41,28 @@ _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             "seeds": 3,
         },
     ),
+    "fast-resnet18-cifar100": (
+        "the same rows of ResNet18 with the fast recipe, two seeds: ten runs of about an hour",
+        {
+            "networks": ["resnet18"],
+            "datasets": ["cifar100"],
+            "blocks": _STUDY_BLOCKS,
+            "stages": ["12"],
+            "recipes": {"fast": {"preset": "fast-resnet18-cifar100"}},
+            "seeds": 2,
+        },
+    ),
+    "fast-vgg19-cifar10": (
+        "the same rows of VGG19 with the fast recipe, two seeds: ten runs of about half an hour",
+        {
+            "networks": ["vgg19"],
+            "datasets": ["cifar10"],
+            "blocks": _STUDY_BLOCKS,
+            "stages": ["1"],
+            "recipes": {"fast": {"preset": "fast-vgg19-cifar10"}},
+            "seeds": 2,
+        },
+    ),
 }
 
 # (network, data set): placement (None: the base) to the accuracy after the last epoch and, where

@@ -31,6 +31,17 @@ def test_presets_are_the_studys():
         assert recipe.limit_train is None and recipe.warmup_epochs == 0.0
 
 
+@pytest.mark.parametrize("name", [n for n in list_presets() if n.startswith("fast-")])
+def test_the_fast_presets_are_the_studys_networks_with_all_that_is_fast(name):
+    fast = Recipe.preset(name)
+    fast.check_names()
+    assert f"fast-{fast.arch}-{fast.dataset}" == name and fast.block is None
+    assert fast.nesterov and not fast.decay_norms and fast.test_flip and fast.average
+    assert (fast.schedule, fast.final_lr, fast.flip_mode) == ("linear", 0.0, "alternating")
+    assert fast.validation is None, "a study or a user holds images out, not a preset"
+    assert fast.epochs <= 12 and fast.warmup_epochs < fast.epochs / 2
+
+
 def test_the_quick_preset_is_the_default_with_fewer_images():
     quick = Recipe.preset("shapes")
     assert (quick.arch, quick.block, quick.dataset) == ("resnet18", "NEW_12", "shapes")
