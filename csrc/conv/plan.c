@@ -7,6 +7,7 @@
 
 /* In order of preference; the last one fits and suits every shape. */
 static const attn_conv_engine *const engines[] = {
+    &attn_conv_winograd_small,
     &attn_conv_winograd,
     &attn_conv_polyphase,
     &attn_conv_implicit_gemm,

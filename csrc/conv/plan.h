@@ -3,6 +3,7 @@
  * in between, once, into the form that the plan's forward pass reads (conv/kept.h).
  *
  *   winograd       3x3, stride 1: F(4x4, 3x3), a quarter of the multiplications
+ *   winograd_small 3x3, stride 1, a few pixels: F(2x2, 3x3), four ninths
  *   polyphase      3x3, stride 2: Winograd's way where pixels meet two taps, nine sixteenths
  *   implicit_gemm  any kernel and stride between blocked tensors: a matrix product whose left
  *                  operand is gathered from the image in pieces that stay in the cache
@@ -30,6 +31,7 @@ typedef struct {
 typedef enum {
     ATTN_FORM_PLAIN,     /* (K, C/groups, R, S), as they come */
     ATTN_FORM_PANELS,    /* [panel][tap][C][width]; stem: [panel][c, r, s][width] */
+    ATTN_FORM_STRIPS,    /* [panel][C / 16][tap][16][width]: to be transformed at each call */
     ATTN_FORM_WINOGRAD,  /* transformed: U of conv/winograd.h */
     ATTN_FORM_POLYPHASE, /* the same at stride 2 */
     ATTN_FORMS,
@@ -38,6 +40,7 @@ typedef enum {
 /* How one pass is cut into tasks, and the memory it takes. */
 typedef struct {
     int64_t block;    /* rows of a matrix product (pixels, tiles, images) that one task holds */
+    int64_t tile;     /* of Winograd's algorithms: outputs along a side */
     bool by_channels; /* tasks are channels, not images: small images with many channels */
     int64_t shared;   /* floats, for all workers together */
     int64_t worker;   /* floats, for each of them alone */
@@ -109,8 +112,8 @@ struct attn_conv_engine {
                      const attn_conv_gradients *operands);
 };
 
-extern const attn_conv_engine attn_conv_winograd, attn_conv_polyphase, attn_conv_implicit_gemm,
-    attn_conv_stem, attn_conv_im2col;
+extern const attn_conv_engine attn_conv_winograd_small, attn_conv_winograd, attn_conv_polyphase,
+    attn_conv_implicit_gemm, attn_conv_stem, attn_conv_im2col;
 
 /* The sizes of all operands from the shapes of x and weight, or what is wrong with them. */
 attn_status attn_conv_shape_find(attn_conv_shape *s, int x_ndim, const int64_t *x, int weight_ndim,
@@ -131,9 +134,8 @@ attn_status attn_conv_backward(const attn_conv_plan *plan, const attn_conv_gradi
 
 /* For engines -------------------------------------------------------------------------------- */
 
-/* So few outputs that weights which are kept are best read once, as they are, however many products
- * another algorithm would save: it reads four times as much, or transforms at each call. Measured
- * with 512 channels at 4 x 4, where both take the same time with 4 images. */
+/* So few outputs that weights which are kept are best read once, as they are: F(4x4, 3x3) reads four
+ * times as much, or takes longer to transform them at each call than its products save. */
 enum { ATTN_FEW_PIXELS = 64 };
 static inline bool attn_conv_is_small(const attn_conv_shape *s)
 {

@@ -1,4 +1,4 @@
-/* What the passes of the two Winograd engines share: the geometry, and products over all spots.
+/* What the passes of the Winograd engines share: the geometry, and products over all spots.
  *
  * Names as in the papers:  V = transformed x,  U = transformed weights,  M = V U = transformed y;
  * dV, dU, dM are their gradients. In memory
@@ -8,8 +8,9 @@
  *
  * U has 36 matrices. At stride 1 each meets one of the 36 spots of a tile. At stride 2, the
  * polyphase form (kernels/polyphase.h), a tile has 81 spots, and some matrices meet 4 or 16, which
- * stand together as one, [channels / 16][tiles][rows][16], with so many rows a tile. All passes are
- * the same for both.
+ * stand together as one, [channels / 16][tiles][rows][16], with so many rows a tile. Forward passes
+ * over a few pixels are in tiles of 2 x 2 outputs, with 16 matrices and spots. All passes are the
+ * same for all forms.
  *
  * From one spot to the next the strides of power-of-two shapes would fall on the same cache sets:
  * each is padded by 320 bytes.
@@ -24,15 +25,17 @@
 #include "../kernels/kernels.h"
 #include "plan.h"
 
-enum { MATRICES = 36, TAPS = 9, SPOT_PADDING = 80 };
+enum { MATRICES = 36, TAPS = 9, TILE = 4, SMALL_TILE = 2, SPOT_PADDING = 80 };
 
 /* Where a matrix of weights finds its spots, and how many rows a tile these have. */
 typedef struct {
     int64_t spot, rows;
 } winograd_place;
 
-/* One of the two forms: F(4x4, 3x3) of stride 1, polyphase of stride 2. */
+/* One of the forms: F(4x4, 3x3) of stride 1, polyphase of stride 2, F(2x2, 3x3) of small tiles, which
+ * has no adjoints. */
 typedef struct {
+    int64_t matrices;
     int64_t spots;        /* of a tile: the sum of all rows */
     int64_t step, window; /* of a tile, in pixels of x: to the next, and how many it reads */
     winograd_place (*place)(int64_t matrix);
@@ -43,7 +46,7 @@ typedef struct {
     __typeof__(attn_kernel->winograd_weight) weight;
     __typeof__(attn_kernel->winograd_weight_adjoint) weight_adjoint;
 } winograd_form;
-winograd_form attn_winograd_form(const attn_conv_shape *s);
+winograd_form attn_winograd_form(const attn_conv_shape *s, int64_t tile);
 
 /* Floats from one spot or matrix to the next; of all spots, of all matrices of a panel or of all
  * panels, whose columns are the channels of the product. */
@@ -96,31 +99,46 @@ static inline spot_rows spots_rows(const spots *s, winograd_place place, int64_t
  * transpose for the input gradient (depth K, columns C). */
 typedef struct {
     const float *weight;
-    bool panels; /* in ATTN_FORM_PANELS already; else the strides are weight's */
+    bool strips; /* in ATTN_FORM_STRIPS already; else the strides are weight's */
     int64_t depth, columns, depth_stride, column_stride;
     __typeof__(attn_kernel->winograd_weight) transform;
 } winograd_weights;
 
-winograd_weights attn_winograd_weights(const attn_conv_shape *s, const float *weight,
-                                       bool transposed);
+/* Rows [first, first + depth) of a panel of U: the first one of matrix 0 stands at `data`, `matrix`
+ * floats before that of the next matrix. */
+typedef struct {
+    float *data;
+    int64_t matrix, first, depth;
+} winograd_slice;
 
-/* u(36, [first, end) of the depth, width) of one panel; u points at the panel. */
-void attn_winograd_transform_weights(float *u, const winograd_weights *w, int64_t panel,
-                                     int64_t first, int64_t end);
+/* All rows of a panel that is held whole. */
+static inline winograd_slice whole_panel(const float *u, int64_t depth)
+{
+    return (winograd_slice){(float *)u, spot_step(depth, ATTN_PANEL), 0, depth};
+}
 
-/* All panels, in parallel. */
+void attn_winograd_transform_weights(const winograd_slice *u, const winograd_weights *w,
+                                     int64_t panel);
+/* Where in ATTN_FORM_STRIPS rows first, first + 1, ..., at most `depth` of them, stand. */
+attn_range attn_winograd_strips(const winograd_weights *w, int64_t panel, int64_t first,
+                                int64_t depth);
+
+/* All panels, in parallel: transformed, or packed into ATTN_FORM_STRIPS. */
 void attn_winograd_transform_all_weights(float *u, const winograd_weights *w);
+void attn_winograd_pack_all_weights(float *strips, const winograd_weights *w);
 
-/* out(spots, tiles, width) = in(spots, tiles [first, first + out's), depth) u(36, depth, width). */
+/* out(spots, tiles, width) = [out +] in(spots, tiles [first, first + out's), rows of u) u; the first
+ * slice of a panel is not added to anything. Meanwhile `ahead`, of so many floats, is fetched. */
 void attn_winograd_multiply(const winograd_form *form, const spots *out, const spots *in,
-                            int64_t first, const float *u, int64_t depth, int64_t width);
+                            int64_t first, const winograd_slice *u, int64_t width,
+                            const float *ahead, int64_t ahead_size);
 
 typedef struct {
     attn_winograd_tiles input, output;
     int64_t an_image, count; /* of one image, of all */
 } winograd_tiles;
 
-winograd_tiles attn_winograd_tiles_of(const attn_conv_shape *s);
+winograd_tiles attn_winograd_tiles_of(const attn_conv_shape *s, int64_t tile);
 
 /* The tiles first, first + 1, ... of a block of sixteen channels, transformed: they stand in the
  * buffer from place `at` on. Where x, or the gradient of y, is to be made on the way, `plane` holds
@@ -130,7 +148,9 @@ typedef struct {
     winograd_form form;
     winograd_tiles tiles;
 } winograd_geometry;
-winograd_geometry attn_winograd_geometry(const attn_conv_shape *s);
+winograd_geometry attn_winograd_geometry(const attn_conv_shape *s, int64_t tile);
+winograd_weights attn_winograd_weights(const winograd_geometry *g, const float *weight,
+                                       bool transposed);
 int64_t attn_winograd_plane_size(const attn_conv_shape *s);
 
 void attn_winograd_transform_input(const winograd_geometry *g, const spots *v, int64_t channel,

@@ -73,8 +73,9 @@ static void block_gradients(const backward_job *j, int64_t first, int64_t count,
     spots dv = spots_at(v.data + spots_size(&j->g.form, s->C, block), ATTN_PANEL, count);
     transform_gradient(j, &dm, first, count, 0, plane);
     for (int64_t panel = 0; o->dx && panel < panel_count(s->C); panel++) {
-        const float *u = j->space->shared + panel * panel_size(s->K);
-        attn_winograd_multiply(&j->g.form, &dv, &dm, 0, u, s->K, attn_panel_width(s->C, panel));
+        winograd_slice u = whole_panel(j->space->shared + panel * panel_size(s->K), s->K);
+        attn_winograd_multiply(&j->g.form, &dv, &dm, 0, &u, attn_panel_width(s->C, panel),
+                               NULL, 0);
         store_input_gradient(j, &dv, panel, first);
     }
     if (!o->dweight)
@@ -155,12 +156,13 @@ static void input_panel_task(void *context, int64_t panel, int worker)
     const backward_job *j = context;
     const attn_conv_shape *s = &j->plan->shape;
     int64_t block = j->plan->backward.block, width = attn_panel_width(s->C, panel);
-    float *u = attn_conv_scratch(j->space, worker), *products = u + panel_size(s->K);
+    float *scratch = attn_conv_scratch(j->space, worker), *products = scratch + panel_size(s->K);
+    winograd_slice u = whole_panel(scratch, s->K);
     spots dm = all_gradients(j);
-    attn_winograd_transform_weights(u, &j->weights, panel, 0, s->K);
+    attn_winograd_transform_weights(&u, &j->weights, panel);
     for (int64_t first = 0; first < j->g.tiles.count; first += block) {
         spots dv = spots_at(products, ATTN_PANEL, attn_min(block, j->g.tiles.count - first));
-        attn_winograd_multiply(&j->g.form, &dv, &dm, first, u, s->K, width);
+        attn_winograd_multiply(&j->g.form, &dv, &dm, first, &u, width, NULL, 0);
         store_input_gradient(j, &dv, panel, first);
     }
 }
@@ -187,9 +189,10 @@ void attn_winograd_backward(const attn_conv_plan *plan, const attn_conv_workspac
                             const attn_conv_gradients *operands)
 {
     const attn_conv_shape *s = &plan->shape;
+    winograd_geometry g = attn_winograd_geometry(s, TILE);
     backward_job j = {
-        .plan = plan, .space = space, .g = attn_winograd_geometry(s), .operands = operands,
-        .weights = attn_winograd_weights(s, operands->weight, true),
+        .plan = plan, .space = space, .g = g, .operands = operands,
+        .weights = attn_winograd_weights(&g, operands->weight, true),
         .partial = space->shared + weights_size(s->K, s->C),
     };
     if (plan->backward.by_channels) {
@@ -212,8 +215,8 @@ void attn_winograd_backward_memory(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
     attn_conv_pass *pass = &plan->backward;
-    winograd_form form = attn_winograd_form(s);
-    int64_t tiles = attn_winograd_tiles_of(s).count, block = pass->block;
+    winograd_form form = attn_winograd_form(s, TILE);
+    int64_t tiles = attn_winograd_tiles_of(s, TILE).count, block = pass->block;
     int64_t product = spots_size(&form, ATTN_PANEL, block);
     if (pass->by_channels) {
         pass->shared = spots_size(&form, s->K, tiles) + spots_size(&form, s->C, tiles);

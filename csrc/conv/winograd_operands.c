@@ -3,61 +3,100 @@
 
 /* Weights ------------------------------------------------------------------------------------ */
 
-winograd_weights attn_winograd_weights(const attn_conv_shape *s, const float *weight,
+winograd_weights attn_winograd_weights(const winograd_geometry *g, const float *weight,
                                        bool transposed)
 {
-    winograd_form form = attn_winograd_form(s);
+    const attn_conv_shape *s = g->shape;
     if (transposed)
-        return (winograd_weights){weight, false, s->K, s->C, s->C * TAPS, TAPS, form.weight};
-    return (winograd_weights){weight, false, s->C, s->K, TAPS, s->C * TAPS, form.weight};
+        return (winograd_weights){weight, false, s->K, s->C, s->C * TAPS, TAPS, g->form.weight};
+    return (winograd_weights){weight, false, s->C, s->K, TAPS, s->C * TAPS, g->form.weight};
 }
 
-void attn_winograd_transform_weights(float *u, const winograd_weights *w, int64_t panel,
-                                     int64_t first, int64_t end)
+/* Strips of sixteen rows: how weights are packed, at each call or once. */
+enum { STRIP = 16 };
+
+static int64_t strip_place(const winograd_weights *w, int64_t panel, int64_t row)
 {
-    enum { STRIP = 16 };
+    return TAPS * (panel * ATTN_PANEL * w->depth + row * attn_panel_width(w->columns, panel));
+}
+
+static void pack_strip(float *strip, const winograd_weights *w, int64_t panel, int64_t row)
+{
+    const float *from = w->weight + row * w->depth_stride + panel * ATTN_PANEL * w->column_stride;
+    attn_kernel->pack_panel(strip, from, TAPS, w->depth_stride, w->column_stride, STRIP,
+                            attn_panel_width(w->columns, panel));
+}
+
+void attn_winograd_transform_weights(const winograd_slice *u, const winograd_weights *w,
+                                     int64_t panel)
+{
     float taps[TAPS * STRIP * ATTN_PANEL] __attribute__((aligned(ATTN_ALIGNMENT)));
     int64_t width = attn_panel_width(w->columns, panel);
-    if (w->panels) {
-        const float *from = w->weight + panel * ATTN_PANEL * TAPS * w->depth + first * width;
-        w->transform(u + first * width, spot_step(w->depth, ATTN_PANEL), from, w->depth * width,
-                     (end - first) * width);
-        return;
+    for (int64_t d = 0; d < u->depth; d += STRIP) {
+        const float *strip = taps;
+        if (w->strips)
+            strip = w->weight + strip_place(w, panel, u->first + d);
+        else
+            pack_strip(taps, w, panel, u->first + d);
+        w->transform(u->data + d * width, u->matrix, strip, STRIP * width, STRIP * width);
     }
-    for (int64_t d = first; d < end; d += STRIP) {
-        const float *from = w->weight + d * w->depth_stride + panel * ATTN_PANEL * w->column_stride;
-        attn_kernel->pack_panel(taps, from, TAPS, w->depth_stride, w->column_stride, STRIP, width);
-        w->transform(u + d * width, spot_step(w->depth, ATTN_PANEL), taps, STRIP * width,
-                     STRIP * width);
-    }
+}
+
+attn_range attn_winograd_strips(const winograd_weights *w, int64_t panel, int64_t first,
+                                int64_t depth)
+{
+    int64_t rows = attn_min(depth, w->depth - first);
+    return (attn_range){strip_place(w, panel, first), strip_place(w, panel, first + rows)};
 }
 
 typedef struct {
-    float *u;
+    float *to;
     const winograd_weights *weights;
 } weights_job;
 
-static void weights_task(void *context, int64_t index, int worker)
+static void transform_task(void *context, int64_t index, int worker)
 {
     (void)worker;
     const weights_job *j = context;
-    int64_t strips = j->weights->depth / ATTN_LANES;
-    int64_t panel = index / strips, first = index % strips * ATTN_LANES;
-    attn_winograd_transform_weights(j->u + panel * panel_size(j->weights->depth),
-                                    j->weights, panel, first, first + ATTN_LANES);
+    int64_t depth = j->weights->depth, strips = depth / STRIP;
+    int64_t panel = index / strips, first = index % strips * STRIP;
+    winograd_slice strip = whole_panel(j->to + panel * panel_size(depth), depth);
+    strip.data += first * attn_panel_width(j->weights->columns, panel);
+    strip.first = first;
+    strip.depth = STRIP;
+    attn_winograd_transform_weights(&strip, j->weights, panel);
+}
+
+static void pack_task(void *context, int64_t index, int worker)
+{
+    (void)worker;
+    const weights_job *j = context;
+    int64_t strips = j->weights->depth / STRIP, panel = index / strips;
+    int64_t row = index % strips * STRIP;
+    pack_strip(j->to + strip_place(j->weights, panel, row), j->weights, panel, row);
+}
+
+static void for_all_strips(attn_task task, float *to, const winograd_weights *w)
+{
+    weights_job job = {to, w};
+    attn_parallel(task, &job, panel_count(w->columns) * (w->depth / STRIP));
 }
 
 void attn_winograd_transform_all_weights(float *u, const winograd_weights *w)
 {
-    weights_job job = {u, w};
-    attn_parallel(weights_task, &job, panel_count(w->columns) * (w->depth / ATTN_LANES));
+    for_all_strips(transform_task, u, w);
+}
+
+void attn_winograd_pack_all_weights(float *strips, const winograd_weights *w)
+{
+    for_all_strips(pack_task, strips, w);
 }
 
 /* Inputs and gradients ----------------------------------------------------------------------- */
 
-winograd_geometry attn_winograd_geometry(const attn_conv_shape *s)
+winograd_geometry attn_winograd_geometry(const attn_conv_shape *s, int64_t tile)
 {
-    return (winograd_geometry){s, attn_winograd_form(s), attn_winograd_tiles_of(s)};
+    return (winograd_geometry){s, attn_winograd_form(s, tile), attn_winograd_tiles_of(s, tile)};
 }
 
 int64_t attn_winograd_plane_size(const attn_conv_shape *s)
@@ -120,7 +159,7 @@ void attn_winograd_transform_gradient(const winograd_geometry *g, const spots *d
     }
     const float *constants = operands->constants + channel / ATTN_LANES * ATTN_NORM_STEP;
     while (count > 0) {
-        image_tiles t = next_image(g, side, 4, 4, first, count);
+        image_tiles t = next_image(g, side, TILE, TILE, first, count);
         int64_t pixels = t.image * side->image + channel * side->H * side->W + t.top * row;
         attn_kernel->bn_gradient(plane + t.top * row, norm->dy + pixels,
                                  norm->x ? norm->x + pixels : NULL,

@@ -1,10 +1,11 @@
-/* The two Winograd engines: which shapes they take, how the work is cut, and what distinguishes the
- * form of stride 2 from that of stride 1.
+/* The Winograd engines: which shapes they take, how the work is cut, and what distinguishes the form
+ * of stride 2 from that of stride 1, and small tiles from large ones.
  *
  * Relative error (root mean square) against float64, normal data, stride 1: 8e-7 with 64 channels,
  * 2.5e-6 with 512, output and input gradient alike; 6e-7 to 1.6e-6 for the weight gradient. That is
  * two to two and a half times the error of the direct sum. At stride 2 the output has the error of
- * the direct sum or less, the gradients up to 1.7 times as much. A test bounds both.
+ * the direct sum or less, the gradients up to 1.7 times as much. Small tiles: two thirds of it. A
+ * test bounds all.
  */
 #include "winograd.h"
 
@@ -20,21 +21,27 @@ static winograd_place polyphase_place(int64_t matrix)
     return (winograd_place){9 * i + rows * j, rows * columns};
 }
 
-winograd_form attn_winograd_form(const attn_conv_shape *s)
+winograd_form attn_winograd_form(const attn_conv_shape *s, int64_t tile)
 {
     const attn_kernel_table *k = attn_kernel;
+    if (tile == SMALL_TILE)
+        return (winograd_form){.matrices = 16, .spots = 16, .step = 2, .window = 4, .place = place,
+                               .input = k->winograd_small_input, .output = k->winograd_small_output,
+                               .weight = k->winograd_small_weight};
     if (s->stride[0] == 1)
-        return (winograd_form){36, 4, 6, place, k->winograd_input, k->winograd_input_adjoint,
-                               k->winograd_output, k->winograd_output_adjoint, k->winograd_weight,
+        return (winograd_form){MATRICES, 36, 4, 6, place, k->winograd_input,
+                               k->winograd_input_adjoint, k->winograd_output,
+                               k->winograd_output_adjoint, k->winograd_weight,
                                k->winograd_weight_adjoint};
-    return (winograd_form){81, 8, 9, polyphase_place, k->polyphase_input, k->polyphase_input_adjoint,
-                           k->polyphase_output, k->polyphase_output_adjoint, k->polyphase_weight,
+    return (winograd_form){MATRICES, 81, 8, 9, polyphase_place, k->polyphase_input,
+                           k->polyphase_input_adjoint, k->polyphase_output,
+                           k->polyphase_output_adjoint, k->polyphase_weight,
                            k->polyphase_weight_adjoint};
 }
 
-winograd_tiles attn_winograd_tiles_of(const attn_conv_shape *s)
+winograd_tiles attn_winograd_tiles_of(const attn_conv_shape *s, int64_t tile)
 {
-    int64_t rows = attn_ceil_div(s->P, 4), columns = attn_ceil_div(s->Q, 4);
+    int64_t rows = attn_ceil_div(s->P, tile), columns = attn_ceil_div(s->Q, tile);
     return (winograd_tiles){
         .input = {s->H, s->W, s->C * s->H * s->W, rows, columns, {s->padding[0], s->padding[1]}},
         .output = {s->P, s->Q, s->K * s->P * s->Q, rows, columns, {0, 0}},
@@ -60,17 +67,24 @@ static bool polyphase_fits(const attn_conv_shape *s)
     return fits_both(s, 2) && s->padding[0] > 0 && s->padding[1] > 0;
 }
 
-/* Not a single small tile an image: most of its products are for outputs that are not there. Nor so
- * few that they take less time than the reading of transformed weights. */
+/* Not a single small tile an image: most of its products are for outputs that are not there. */
 static bool suits(const attn_conv_shape *s, bool keep)
 {
-    return s->P * s->Q > 4 && !(keep && attn_conv_is_small(s));
+    (void)keep;
+    return s->P * s->Q > 4;
+}
+
+/* So few pixels that kept weights take more time than they: these are quickly transformed for small
+ * tiles, and need not be kept, and read, in a larger form. */
+static bool small_suits(const attn_conv_shape *s, bool keep)
+{
+    return suits(s, keep) && keep && attn_conv_is_small(s);
 }
 
 /* The 81 products of a tile must save a fifth of the nine that each output takes otherwise. */
 static bool polyphase_suits(const attn_conv_shape *s, bool keep)
 {
-    return 5 * 81 * attn_winograd_tiles_of(s).an_image < 4 * 9 * s->P * s->Q &&
+    return 5 * 81 * attn_winograd_tiles_of(s, TILE).an_image < 4 * 9 * s->P * s->Q &&
            !(keep && attn_conv_is_small(s));
 }
 
@@ -85,7 +99,8 @@ static int64_t block_of_images(int64_t channels)
 static void choose_cuts(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
-    int64_t tiles = attn_winograd_tiles_of(s).count;
+    int64_t tiles = attn_winograd_tiles_of(s, TILE).count;
+    plan->forward.tile = plan->backward.tile = TILE;
     plan->forward.by_channels = tiles <= s->K;
     plan->backward.by_channels = tiles * (s->C + s->K) <= 4 * s->C * s->K;
 }
@@ -98,8 +113,9 @@ static void choose_form(attn_conv_plan *plan)
     const attn_conv_shape *s = &plan->shape;
     if (!plan->keep)
         return;
-    if (plan->forward.by_channels && s->C * s->K > LARGE) {
-        plan->form = ATTN_FORM_PANELS;
+    if (plan->forward.tile == SMALL_TILE ||
+        (plan->forward.by_channels && s->C * s->K > LARGE)) {
+        plan->form = ATTN_FORM_STRIPS;
         plan->form_size = TAPS * s->C * s->K;
     } else {
         plan->form = s->stride[0] == 1 ? ATTN_FORM_WINOGRAD : ATTN_FORM_POLYPHASE;
@@ -112,8 +128,8 @@ static void finish_plan(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
     attn_conv_pass *f = &plan->forward, *b = &plan->backward;
-    int64_t tiles = attn_max(1, attn_winograd_tiles_of(s).count);
-    f->block = attn_min(tiles, f->block);
+    int64_t tiles = attn_max(1, attn_winograd_tiles_of(s, TILE).count);
+    f->block = attn_min(attn_max(1, attn_winograd_tiles_of(s, f->tile).count), f->block);
     b->block = attn_min(tiles, b->block);
     plan->splits = plan->parts = 1;
     if (!b->by_channels)
@@ -133,6 +149,18 @@ static void make_plan(attn_conv_plan *plan)
     finish_plan(plan);
 }
 
+/* The backward pass is that of the large tiles. */
+static void make_small_plan(attn_conv_plan *plan)
+{
+    attn_conv_pass *f = &plan->forward;
+    choose_cuts(plan);
+    f->tile = SMALL_TILE;
+    f->by_channels = true;
+    f->block = 128;
+    plan->backward.block = plan->backward.by_channels ? 128 : 64;
+    finish_plan(plan);
+}
+
 static void make_polyphase_plan(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
@@ -143,6 +171,10 @@ static void make_polyphase_plan(attn_conv_plan *plan)
     finish_plan(plan);
 }
 
+const attn_conv_engine attn_conv_winograd_small = {
+    "winograd_small", ATTN_BLOCKED16, ATTN_BLOCKED16, true, fits, small_suits, make_small_plan,
+    attn_winograd_pack, attn_winograd_forward, attn_winograd_backward,
+};
 const attn_conv_engine attn_conv_winograd = {
     "winograd", ATTN_BLOCKED16, ATTN_BLOCKED16, true, fits, suits, make_plan,
     attn_winograd_pack, attn_winograd_forward, attn_winograd_backward,

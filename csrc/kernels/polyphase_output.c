@@ -66,8 +66,8 @@ void KERNEL(polyphase_output)(float *y, const float *m, int64_t spot, int64_t at
             UNROLL(4)
             for (int i = 0; i < TILE; i++)
                 if (i < w.bottom)
-                    store_outputs(y, w.at + i * tiles->W * ATTN_LANES + part, out[i], w.right,
-                                  bias, finish, stream);
+                    store_outputs(y, w.at + i * tiles->W * ATTN_LANES + part, out[i], TILE,
+                                  w.right, bias, finish, stream);
         }
     }
     if (stream)

@@ -57,9 +57,9 @@ typedef struct {
     int64_t depth, line, lines, columns;
 } attn_patches;
 
-/* The tiles of 4 x 4 outputs that Winograd's algorithm cuts images into, on the side of the input
- * (windows of 6 x 6, at stride 2 of 9 x 9, that begin at the padding) or of the output (windows of
- * 4 x 4, padding 0). Tile numbers run over all images, rows and columns of tiles. */
+/* The tiles of 4 x 4 outputs (or 2 x 2) that Winograd's algorithm cuts images into, on the side of the
+ * input (windows of 6 x 6, at stride 2 of 9 x 9, or 4 x 4, that begin at the padding) or of the output
+ * (windows of 4 x 4 or 2 x 2, padding 0). Tile numbers run over all images, rows and columns. */
 typedef struct {
     int64_t H, W;          /* of an image on this side */
     int64_t image;         /* floats from one image to the next */

@@ -42,8 +42,8 @@ void KERNEL(winograd_output)(float *y, const float *m, int64_t spot, int64_t at,
                 if (i < w.bottom) {
                     vf out[4];
                     output_axis(out, half[i]);
-                    store_outputs(y, w.at + i * tiles->W * ATTN_LANES + part, out, w.right, bias,
-                                  finish, stream);
+                    store_outputs(y, w.at + i * tiles->W * ATTN_LANES + part, out, TILE, w.right,
+                                  bias, finish, stream);
                 }
         }
     }

@@ -98,12 +98,12 @@ INLINE vf pixel(const pixels *p, const int i, const int j, const bool edge)
 /* A pixel of the input's gradient: the first tile that reaches it writes it, the others add. */
 INLINE void store_pixel(float *dx, vf d, bool add) { vstore(dx, add ? vload(dx) + d : d); }
 
-/* The outputs of one row of a tile, from float `at` of y on, finished. */
-INLINE void store_outputs(float *y, int64_t at, const vf out[4], int right, vf bias,
+/* The outputs of one row of a tile of `size` x `size`, from float `at` of y on, finished. */
+INLINE void store_outputs(float *y, int64_t at, const vf *out, const int size, int right, vf bias,
                           const attn_finish *finish, bool stream)
 {
     UNROLL(4)
-    for (int j = 0; j < 4; j++, at += ATTN_LANES) {
+    for (int j = 0; j < size; j++, at += ATTN_LANES) {
         if (j >= right)
             break;
         vf value = out[j] + bias;
