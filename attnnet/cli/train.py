@@ -30,7 +30,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         "schedule", "schedule_epochs", "warmup_epochs", "step_size", "gamma", "milestones",
         "final_lr",
     ),
-    "augmentation": ("crop_padding", "padding_mode", "flip", "flip_mode", "cutout"),
+    "augmentation": ("crop_padding", "padding_mode", "flip", "flip_mode", "cutout", "train_sizes"),
 }  # fmt: skip
 _CHOICES = {
     "optimizer": ("sgd", "adamw"),

@@ -114,19 +114,22 @@ def networks(runs: Iterable[Run]) -> None:
     for run in runs:
         run.recipe.check_names()
         try:
-            _make(run.family.arch, run.block, run.recipe.image_size or 32)
+            _make(run.family.arch, run.block, run.recipe.image_size or 32, run.recipe.train_sizes)
         except ValueError as error:
             raise ValueError(f"plan: {run.family.arch} with {run.block}: {error}") from None
 
 
 @cache
-def _make(arch: str, block: str | None, size: int) -> None:
+def _make(arch: str, block: str | None, size: int, train_sizes: tuple[int, ...]) -> None:
     """Makes a network, which says whether that can be; the random numbers stay where they are."""
     from .. import create_model, get_rng_state, set_rng_state
+    from ..training.recipe import Recipe
+    from ..training.setup import check_sizes
 
     random = get_rng_state()
     try:
-        create_model(arch, block, num_classes=10, in_channels=3, image_size=(size, size))
+        model = create_model(arch, block, num_classes=10, in_channels=3, image_size=(size, size))
+        check_sizes(Recipe(arch=arch, block=block, train_sizes=train_sizes), model, 3, size, size)
     finally:
         set_rng_state(random)
 

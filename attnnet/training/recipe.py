@@ -118,11 +118,20 @@ def _flag(name: str, value: Any) -> bool:
     return value
 
 
-def _milestones(name: str, value: Any) -> tuple[int, ...]:
-    expected = "rising epoch numbers of at least 1, for example (60, 120, 160)"
+def _numbers(name: str, value: Any, expected: str) -> tuple[int, ...]:
+    """Whole numbers of at least 1, in a list or tuple."""
     if isinstance(value, str) or not isinstance(value, (list, tuple)):
         raise _wrong(name, value, expected)
-    numbers = tuple(_whole(1)(name, item) for item in value)
+    return tuple(_whole(1)(name, item) for item in value)
+
+
+def _sizes(name: str, value: Any) -> tuple[int, ...]:
+    return _numbers(name, value, "numbers of pixels, one an epoch, for example (16, 16, 24)")
+
+
+def _milestones(name: str, value: Any) -> tuple[int, ...]:
+    expected = "rising epoch numbers of at least 1, for example (60, 120, 160)"
+    numbers = _numbers(name, value, expected)
     if any(b <= a for a, b in itertools.pairwise(numbers)):
         raise _wrong(name, value, expected)
     return numbers
@@ -197,6 +206,10 @@ _FIELDS: dict[str, tuple[Callable[[str, Any], Any], str]] = {
         "random: drawn each epoch; alternating: drawn once, then every other epoch",
     ),
     "cutout": (_whole(0), "side of the square that cutout blanks, in pixels; 0: none"),
+    "train_sizes": (
+        _sizes,
+        "pixels of a training image's side in each of the first epochs; default: its own",
+    ),
     "mean": (_per_channel(False), "normalisation, one number a channel; default: the data's own"),
     "std": (_per_channel(True), "normalisation, one number a channel; default: the data's own"),
     "validation": (_validation, "held out of the training images: a fraction or a count"),
@@ -244,6 +257,10 @@ class Recipe:
             ``"zeros"`` or ``"reflect"``, a probability, pixels).
         flip_mode: ``"random"``: the flip is drawn anew in every epoch; ``"alternating"``: in the
             first, and from then on each image is mirrored in every other epoch.
+        train_sizes: the side in pixels (of oblong images the shorter one) that the training images
+            are shrunk to in the first epochs, one number an epoch, for networks that take images
+            of any size: a ResNet without AA, no VGG. Evaluation sees all pixels. (): so does
+            training.
         mean, std: normalisation, one number a channel, for pixels in 0..1; None: the data's own.
         validation: a fraction in (0, 1) or a count of training images held out to choose the best
             epoch by; None: the test images choose it, and the log says so.
@@ -288,6 +305,7 @@ class Recipe:
     flip: float = 0.5
     flip_mode: str = "random"
     cutout: int = 0
+    train_sizes: tuple[int, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     validation: float | int | None = None

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import DataError
 from .evaluate import with_normalization
 from .progress import duration
@@ -83,6 +85,7 @@ def load_data(
             flip=recipe.flip,
             cutout=recipe.cutout,
             flip_mode=recipe.flip_mode,
+            sizes=recipe.train_sizes,
         ),
         shuffle=True,
         seed=recipe.seed,
@@ -145,6 +148,39 @@ def make_model(recipe: Recipe, dataset: Dataset) -> Module:
     )
 
 
+def check_sizes(recipe: Recipe, model: Module, channels: int, height: int, width: int) -> None:
+    """Sees that a network takes images of all sizes that the recipe trains on.
+
+    Args:
+        channels, height, width: of the images at full size.
+
+    Raises:
+        ValueError: it does not; the message is the network's own, or says which size it was.
+    """
+    from .. import data, no_grad, tensor
+
+    for side in dict.fromkeys(recipe.train_sizes):
+        if side > min(height, width):
+            raise ValueError(
+                f"recipe: train_sizes holds {side}, but the images are {height} x {width} pixels; "
+                "expected at most that."
+            )
+        size = data.Augmentation(sizes=(side,)).size(0, height, width)
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()
+        try:
+            with no_grad():
+                model(tensor(np.zeros((1, channels, *size), np.float32)))
+        except ValueError as error:
+            raise ValueError(
+                f"recipe: train_sizes holds {side}, but {recipe.arch} {recipe.block or 'base'} "
+                f"takes no images of that size: {error}"
+            ) from error
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+
 def model_config(model: Module) -> dict[str, Any]:
     """What ``create_model`` needs to make a model anew, as a checkpoint keeps it."""
     config = getattr(model, "config", None)
@@ -177,6 +213,9 @@ def describe(
         f"weight decay {recipe.weight_decay:g}{spared}{averaged}; seed {recipe.seed}; "
         f"{threads} thread{'s' if threads != 1 else ''}",
     ]
+    if recipe.train_sizes:
+        sides = ", ".join(map(str, recipe.train_sizes))
+        lines.append(f"the first epochs' training images are {sides} pixels, then all")
     if folder is not None:
         lines.append(f"output: {folder}")
     if data.validation is None:

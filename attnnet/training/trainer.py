@@ -24,7 +24,7 @@ from .interrupt import StopRequest
 from .progress import Progress
 from .recipe import Recipe
 from .schedule import Plan, make_average, make_optimizer
-from .setup import TrainingData, describe, load_data, make_model
+from .setup import TrainingData, check_sizes, describe, load_data, make_model
 from .state import EpochSums, Position
 from .step import train_step
 
@@ -213,6 +213,7 @@ class Trainer:
         Raises:
             DataError: the data are missing or damaged.
             CheckpointError: the checkpoint does not fit the data or the model.
+            ValueError: the model takes no images of the recipe's ``train_sizes``.
         """
         if self.optimizer is not None:
             return
@@ -225,6 +226,7 @@ class Trainer:
             self.model = checkpoints.build_model(self.resumed_from)
         elif self.model is None:
             self.model = make_model(self.recipe, self._data.train)
+        check_sizes(self.recipe, self.model, *self._data.train.images.shape[1:])
         self.model.class_names = list(self._data.train.classes)
         self.model.normalization = (self._data.train.mean, self._data.train.std)
         optimizer = make_optimizer(self.recipe, self.model)

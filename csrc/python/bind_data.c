@@ -1,8 +1,9 @@
-/* The data layer's two functions: the order of an epoch, and a batch of it. */
+/* The data layer's functions: the order of an epoch, a batch of it, a batch with fewer pixels. */
 #include "binding.h"
 
 #include "../base/random.h"
 #include "../data/augment.h"
+#include "../data/shrink.h"
 
 static PyObject *py_permutation(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
@@ -129,8 +130,38 @@ static PyObject *py_augment(PyObject *module, PyObject *const *args, Py_ssize_t 
     return batch;
 }
 
+/* shrink(images, height, width): a new float32 array (N, C, height, width) */
+static PyObject *py_shrink(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("shrink");
+    PyObject *object = take_object(&a, "images");
+    int64_t height = take_int(&a, "height"), width = take_int(&a, "width");
+    if (!take_end(&a))
+        return NULL;
+    PyArrayObject *images = (PyArrayObject *)object;
+    if (!PyArray_Check(object) || PyArray_TYPE(images) != NPY_FLOAT32 ||
+        PyArray_NDIM(images) != 4 || !PyArray_IS_C_CONTIGUOUS(images))
+        return PyErr_Format(PyExc_TypeError,
+                            "shrink: images must be a C-contiguous float32 array (N, C, H, W)");
+    const npy_intp *shape = PyArray_DIMS(images);
+    if (height < 1 || height > shape[2] || width < 1 || width > shape[3] || shape[2] > 65535 ||
+        shape[3] > 65535)
+        return PyErr_Format(PyExc_ValueError, "shrink: images of %zd x %zd cannot become %lld x %lld",
+                            (Py_ssize_t)shape[2], (Py_ssize_t)shape[3], (long long)height,
+                            (long long)width);
+    npy_intp dims[4] = {shape[0], shape[1], (npy_intp)height, (npy_intp)width};
+    PyObject *out = PyArray_SimpleNew(4, dims, NPY_FLOAT32);
+    if (!out)
+        return NULL;
+    float *to = PyArray_DATA((PyArrayObject *)out);
+    const float *from = PyArray_DATA(images);
+    WITHOUT_GIL(attn_shrink(to, from, shape[0] * shape[1], shape[2], shape[3], height, width));
+    return out;
+}
+
 PyMethodDef bind_data_functions[] = {
     FAST("permutation", py_permutation),
     FAST("augment", py_augment),
+    FAST("shrink", py_shrink),
     {0},
 };

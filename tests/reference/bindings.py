@@ -166,6 +166,7 @@ CASES: dict[str, Case] = {
     # data
     "permutation": Case(lambda: (50, 3, 4), tame=(0,)),
     "augment": Case(_augment),
+    "shrink": Case(lambda: (np.ones((2, 3, 8, 6), np.float32), 5, 6)),
     "random_uniform": Case(lambda: ((5, 7), -1.0, 1.0, 3, 4)),
     "random_normal": Case(lambda: ((5, 7), 0.0, 1.0, 3, 4)),
     # optimisers
