@@ -18,6 +18,10 @@ class NaNLossError(ArithmeticError):
     """The training loss became NaN or infinite; the message says where it first appeared."""
 
 
+class RankError(RuntimeError):
+    """Processes that train together cannot begin, or have come apart; the message names a rank."""
+
+
 def unknown_name(kind: str, got: object, choices: Iterable[str]) -> ValueError:
     """The error for a name that does not exist: lists what exists and the nearest match.
 

@@ -9,6 +9,7 @@ from types import ModuleType
 _EXTRAS = {
     "PIL": ("image files and pictures need Pillow", "images"),
     "matplotlib": ("figures need matplotlib", "plots"),
+    "mpi4py": ("training in several processes needs mpi4py", "mpi"),
     "onnx": ("export_onnx needs the package onnx", "onnx"),
 }
 

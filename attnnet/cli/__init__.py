@@ -91,9 +91,9 @@ def _run(words: list[str]) -> int:
 
 def _fail(error: Exception) -> int:
     """Reports an error in one line; the exit code that goes with it."""
-    from ..errors import CheckpointError, DataError
+    from ..errors import CheckpointError, DataError, RankError
 
-    if isinstance(error, (CheckpointError, DataError)):
+    if isinstance(error, (CheckpointError, DataError, RankError)):
         text, code = str(error), 1
     elif isinstance(error, OSError) and error.filename is not None:
         text, code = f"{error.filename}: {error.strerror}", 1

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..training.recipe import FLIP_MODES, SCHEDULES, Recipe, field_help
 from .choice import add_threads_argument, count, use_threads
+
+if TYPE_CHECKING:
+    from ..training.ranks import Ranks
 
 _EPILOG = """Without options this trains ResNet18 NEW_12 on shapes, made on the spot, in about
 two minutes. With a CIFAR data set the recipe is the study's one for the network's
@@ -72,6 +75,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint-every", type=count, metavar="N", help="a checkpoint each N steps, too"
     )
     add_threads_argument(run)
+    run.add_argument(
+        "--mpi", action=argparse.BooleanOptionalAction,
+        help="train in all processes that mpiexec started together, each on a part of every batch; "
+        "default: where it started several",
+    )  # fmt: skip
     run.add_argument("--no-progress", action="store_true", help="no bar, only a line an epoch")
     run.add_argument("--tensorboard", action="store_true", help="write TensorBoard event files")
     run.add_argument(
@@ -148,23 +156,36 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit code."""
+    from ..training.ranks import find_ranks
+
+    ranks = find_ranks(args.mpi)
+    try:
+        with ranks.guard():
+            return _train(args, ranks)
+    except Exception:
+        if ranks.is_first:
+            raise
+        return 1  # the first says it for all
+
+
+def _train(args: argparse.Namespace, ranks: Ranks) -> int:
     from ..training.trainer import Trainer
 
-    callbacks = _callbacks(args)
+    with ranks.all_or_none():
+        recipe = read_recipe(args) if args.resume is None else None
+        epochs = None if args.resume is None else _resumed_epochs(args)
+        callbacks = _callbacks(args) if ranks.is_first else []
     options = {
         "callbacks": callbacks,
         "progress": "lines" if args.no_progress else True,
         "data": args.data,
         "checkpoint_every": args.checkpoint_every,
+        "distributed": args.mpi,
     }
     if args.resume is not None:
-        trainer = Trainer.resume(
-            args.resume, args.output, epochs=_resumed_epochs(args), **options
-        )
+        trainer = Trainer.resume(args.resume, args.output, epochs=epochs, **options)
     else:
-        trainer = Trainer(
-            read_recipe(args), args.output, overwrite=args.overwrite, **options
-        )
+        trainer = Trainer(recipe, args.output, overwrite=args.overwrite, **options)
     use_threads(args)
     history = trainer.fit(stop_after=args.stop_after)
     if history.interrupted:

@@ -111,6 +111,9 @@ class Loader:
         prefetch: how many batches are made ahead of time on a thread of its own (which holds no
             lock of Python's while it works); 0: none, each is made when it is asked for.
         mean, std: what to normalise with, a number a channel; by default the data set's.
+        share: (k, n): give the k-th of n parts of each batch alone, counted from 0: together they
+            are the batches that one loader gives. Where a part has no images, the batch's first
+            stands in for it.
 
     Raises:
         DataError: an empty data set, or no full batch in it where only full ones are wanted.
@@ -120,7 +123,8 @@ class Loader:
     def __init__(self, dataset: Dataset, batch_size: int = 128,
                  augmentation: Augmentation | None = None, shuffle: bool = False, seed: int = 0,
                  drop_last: bool = False, prefetch: int = 2, *,
-                 mean: Sequence[float] | None = None, std: Sequence[float] | None = None):
+                 mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+                 share: tuple[int, int] = (0, 1)):
         for what, value, least in (("batch_size", batch_size, 1), ("prefetch", prefetch, 0)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) \
                     or value < least:
@@ -141,6 +145,9 @@ class Loader:
             check_statistics("mean", mean, dataset.channels, dataset.name)
         self.std = dataset.std if std is None else \
             check_statistics("std", std, dataset.channels, dataset.name)
+        self.share = (int(share[0]), int(share[1]))
+        if not 0 <= self.share[0] < self.share[1]:
+            raise ValueError(f"share must be (k, n) with k from 0 to n - 1, got {share!r}")
         smallest = min(dataset.height, dataset.width)
         if self.augmentation.padding_mode == "reflect" \
                 and self.augmentation.crop_padding >= smallest:
@@ -183,9 +190,20 @@ class Loader:
             return (self._batch(order, epoch, k) for k in range(start, len(self)))
         return self._ahead(epoch, start)
 
+    def part(self, number: int) -> tuple[int, int]:
+        """Where in batch ``number`` of an epoch this loader's part begins, and how many images it
+        has; without ``share`` (0, all)."""
+        begin = number * self.batch_size
+        images = min(len(self.dataset), begin + self.batch_size) - begin
+        k, n = self.share
+        first, end = images * k // n, images * (k + 1) // n
+        return first, end - first
+
     def _batch(self, order: np.ndarray, epoch: int, number: int) -> Batch:
         data, how = self.dataset, self.augmentation
-        indices = order[number * self.batch_size:(number + 1) * self.batch_size].copy()
+        first, images = self.part(number)
+        begin = number * self.batch_size + (first if images else 0)
+        indices = order[begin:begin + max(images, 1)].copy()
         images = _core.augment(data.images, indices, self.mean, self.std, how.crop_padding,
                                how.padding_mode == "reflect", how.flip,
                                how.flip_mode == "alternating", how.cutout, self.seed, epoch)

@@ -117,6 +117,7 @@ def _in_words(error: Exception) -> str:
 def _train(task: Task, recipe: Recipe, watch: Watch, progress: bool | str) -> bool:
     """Trains; whether to the end."""
     options: dict[str, Any] = {"callbacks": [watch], "progress": progress, "data": task.data}
+    options["distributed"] = False  # a cluster's workers may have been started by MPI, too
     history = _patiently(lambda: train(recipe, task.folder, **options))
     if not history.interrupted and not os.path.exists(os.path.join(task.folder, PREDICTIONS)):
         # The training is done, but what it said of the test images was lost: only that is made.

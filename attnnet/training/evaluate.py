@@ -136,15 +136,31 @@ def evaluate(
         TypeError: ``dataset`` is no ``Dataset``.
         EvaluationStopped: ``on_batch`` returned True.
     """
-    from ..data import Dataset, Loader
+    from ..data import Dataset
 
     if not isinstance(dataset, Dataset):
         raise TypeError(f"evaluate: expected a Dataset, got {type(dataset).__name__}.")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"evaluate: batch_size is {batch_size!r}; expected at least 1.")
-    total = len(dataset.labels)
-    if total == 0:
+    if len(dataset.labels) == 0:
         raise DataError(f"evaluate: the dataset {dataset.name!r} holds no images.")
+    logits = logits_of(model, dataset, batch_size, test_flip=test_flip, on_batch=on_batch)
+    return score(logits, dataset.labels, dataset.classes)
+
+
+def logits_of(
+    model: Module,
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    test_flip: bool,
+    on_batch: Callable[[int, int], bool | None] | None,
+) -> np.ndarray:
+    """Logits (N, K) of a dataset with at least one image, float64; arguments and errors as in
+    ``evaluate``."""
+    from ..data import Loader
+
+    total = len(dataset.labels)
     dataset = with_normalization(dataset, getattr(model, "normalization", None))
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -167,7 +183,7 @@ def evaluate(
     finally:
         for module, mode in modes:
             module.training = mode
-    return score(logits, dataset.labels, dataset.classes)
+    return logits
 
 
 class EvaluationStopped(Exception):

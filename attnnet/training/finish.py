@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
 from . import checkpoint as checkpoints
@@ -72,16 +72,20 @@ def _test_best(trainer: Trainer) -> Evaluation:
         best.epoch, best.top1 = trainer.epoch, trainer.history[-1][f"{trainer.data.split}_top1"]
         keeping.save(trainer, is_best=True)
     if best.epoch == trainer.epoch:
-        return trainer.evaluate(trainer.data.test)
-    weights = trainer.best_weights
-    if weights is None:
-        weights = checkpoints.load(trainer.run_folder.file(BEST)).weights
+        return trainer.evaluate(trainer.data.test, together=True)
+    weights = trainer.ranks.from_first(lambda: _best_weights(trainer))
     last = model.state_dict()
     try:
         model.load_state_dict(weights)
-        return trainer.evaluate(trainer.data.test)
+        return trainer.evaluate(trainer.data.test, together=True)
     finally:
         model.load_state_dict(last)
+
+
+def _best_weights(trainer: Trainer) -> dict[str, Any]:
+    if trainer.best_weights is not None:
+        return trainer.best_weights
+    return checkpoints.load(trainer.run_folder.file(BEST)).weights
 
 
 def _say_interrupted(trainer: Trainer) -> None:

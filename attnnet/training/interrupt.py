@@ -18,6 +18,8 @@ class StopRequest:
 
     Attributes:
         requested: whether to stop.
+        asked: whether this process was asked to: the same, but where several train together
+            (``agree``), one of them may know it before all do.
         signal: the signal that asked, for example ``signal.SIGTERM``; None: ``request`` did.
     """
 
@@ -25,6 +27,13 @@ class StopRequest:
         self.requested = False
         self.signal: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def asked(self) -> bool:
+        return self.requested
+
+    def agree(self) -> None:
+        """Between two steps: whether to stop follows from what all processes were asked."""
 
     def request(self) -> None:
         """Asks to stop, from any thread."""

@@ -15,14 +15,15 @@ from .folder import BEST, LAST
 from .history import History
 from .progress import in_notebook
 from .setup import model_config
-from .state import Position, count_of, fingerprint, pack, unpack
+from .state import Best, Position, count_of, fingerprint, pack, unpack
 
 if TYPE_CHECKING:
     from .trainer import Trainer
 
 
-def begin(trainer: Trainer) -> None:
-    """Checks for room and writes the recipe, before the first step costs time.
+def begin(trainer: Trainer) -> Best:
+    """Checks for room and writes the recipe, before the first step costs time; the best epoch so
+    far whose weights are at hand.
 
     Raises:
         CheckpointError: no room, or the folder cannot be written to.
@@ -41,6 +42,7 @@ def begin(trainer: Trainer) -> None:
     if trainer.owed is not None:
         save(trainer, trainer.owed)
     _bring_best(trainer)
+    return trainer.position.best
 
 
 def _bring_best(trainer: Trainer) -> None:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from ..nn import Module
 
 
+LOSS_ITSELF = "the loss itself (all layers' outputs are finite)"
+
+
 def first_bad_gradient(model: Module) -> str | None:
     """The parameter whose gradient is the first to have a NaN or an infinity; None: all finite.
 
@@ -103,7 +106,7 @@ def find_source(model: Module, images: np.ndarray, restore: Callable[[], None]) 
         for handle in handles:
             handle.remove()
         restore()
-    return found[0] if found else "the loss itself (all layers' outputs are finite)"
+    return found[0] if found else LOSS_ITSELF
 
 
 def _finite(output: Any) -> bool:

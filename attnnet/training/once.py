@@ -11,6 +11,7 @@ from . import behind
 from .callbacks import Callback
 from .folder import BEST, LAST
 from .history import History
+from .ranks import find_ranks
 from .recipe import Recipe
 from .trainer import Trainer
 
@@ -25,6 +26,7 @@ def train(
     progress: bool | str = True,
     *,
     data: str | os.PathLike[str] | tuple[Dataset, Dataset] | None = None,
+    distributed: Any = None,
 ) -> History:
     """Trains a recipe into a folder, once: begins it, goes on with it where it was stopped, or
     reads its history where it is done. A cell or script that calls it can be run again.
@@ -32,7 +34,7 @@ def train(
     Args:
         recipe: what to train. More epochs than the folder has are trained in addition.
         output: the training's folder.
-        callbacks, progress, data: as for ``Trainer``.
+        callbacks, progress, data, distributed: as for ``Trainer``.
 
     Returns:
         The history, as ``Trainer.fit`` returns it.
@@ -43,15 +45,24 @@ def train(
         ValueError: a name in the recipe does not exist.
     """
     folder = os.fspath(output)
-    behind.wait(folder)
     options: dict[str, Any] = {"callbacks": callbacks, "progress": progress, "data": data}
-    if not os.path.exists(os.path.join(folder, LAST)):
+    options["distributed"] = distributed
+    begun, done = find_ranks(distributed).from_first(lambda: _look(recipe, folder))
+    if not begun:
         return Trainer(recipe, folder, **options).fit()
-    _check_same(recipe, folder)
-    done = _finished(folder)
-    if done is not None and len(done) >= recipe.epochs:
+    if done is not None:
         return done
     return Trainer.resume(folder, epochs=recipe.epochs, **options).fit()
+
+
+def _look(recipe: Recipe, folder: str) -> tuple[bool, History | None]:
+    """Whether the folder holds a training, and its history where nothing is left to do."""
+    behind.wait(folder)
+    if not os.path.exists(os.path.join(folder, LAST)):
+        return False, None
+    _check_same(recipe, folder)
+    done = _finished(folder)
+    return True, done if done is not None and len(done) >= recipe.epochs else None
 
 
 def _check_same(recipe: Recipe, folder: str) -> None:

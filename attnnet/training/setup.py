@@ -47,9 +47,12 @@ class TrainingData:
 
 
 def load_data(
-    recipe: Recipe, source: str | os.PathLike[str] | tuple[Dataset, Dataset] | None
+    recipe: Recipe,
+    source: str | os.PathLike[str] | tuple[Dataset, Dataset] | None,
+    share: tuple[int, int] = (0, 1),
 ) -> TrainingData:
-    """Loads the images of a recipe, cuts off what it limits or holds out, makes the loader.
+    """Loads the images of a recipe, cuts off what it limits or holds out, makes the loader, for
+    a ``share`` of each batch.
 
     Raises:
         DataError: the data are missing, damaged, or do not fit the recipe.
@@ -89,6 +92,7 @@ def load_data(
         ),
         shuffle=True,
         seed=recipe.seed,
+        share=share,
     )
     return TrainingData(train, held_out, test, loader)
 

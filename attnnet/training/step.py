@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from ..errors import NaNLossError
 from .callbacks import BatchResult
-from .nan_check import BufferSnapshot, find_source, first_bad_gradient, first_bad_parameter
+from .nan_check import (
+    LOSS_ITSELF,
+    BufferSnapshot,
+    find_source,
+    first_bad_gradient,
+    first_bad_parameter,
+)
 
 if TYPE_CHECKING:
     from ..data import Batch
@@ -15,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def train_step(trainer: Trainer, batch: Batch) -> BatchResult:
-    """Trains on one batch and adds it to the sums of the epoch.
+    """Trains on one batch, or this process's part of it, and adds it to the sums of the epoch.
 
     Raises:
         NaNLossError: the loss or a gradient is not finite and the recipe says to stop then, or
@@ -24,19 +30,26 @@ def train_step(trainer: Trainer, batch: Batch) -> BatchResult:
     from .. import functional, optim, tensor
 
     recipe, model, optimizer = trainer.recipe, trainer.model, trainer.optimizer
-    sums, count = trainer.position.sums, len(batch.labels)
+    ranks, sums = trainer.ranks, trainer.position.sums
+    first, part = trainer.data.loader.part(trainer.batch)
     batches = len(trainer.data.loader)
     lr = trainer.plan.set(trainer.epoch, trainer.batch)
     before = BufferSnapshot(model)
-    logits = model(tensor(batch.images))
-    loss = functional.cross_entropy(logits, batch.labels, recipe.label_smoothing)
-    value = loss.item()
-    optimizer.zero_grad()
+    with ranks.one_batch(part, first):
+        logits = model(tensor(batch.images))
+        loss = functional.cross_entropy(logits, batch.labels, recipe.label_smoothing)
+        hits = int((logits.numpy().argmax(axis=1) == batch.labels).sum())
+        value, right, count = ranks.add_up(loss.item(), hits, part)
+        optimizer.zero_grad()
+        if math.isfinite(value):
+            loss.backward(None if part == count else tensor(part / count))
     where = None
     if not math.isfinite(value):
-        where = find_source(model, batch.images, before.restore)
+        if not math.isfinite(loss.item()):
+            where = find_source(model, batch.images, before.restore)
+        where = ranks.first_text(where, last=LOSS_ITSELF)
     else:
-        loss.backward()
+        ranks.add_gradients(model)
         bad = first_bad_gradient(model)
         where = bad and f"the gradient of {bad}"
     if where:
@@ -51,7 +64,7 @@ def train_step(trainer: Trainer, batch: Batch) -> BatchResult:
         if trainer.average is not None:
             trainer.average.update_parameters(model)
         sums.loss += value * count
-        sums.right += int((logits.numpy().argmax(axis=1) == batch.labels).sum())
+        sums.right += right
         sums.images += count
     return BatchResult(
         epoch=trainer.epoch,

@@ -17,15 +17,16 @@ from . import behind, keeping
 from . import checkpoint as checkpoints
 from .callbacks import Callback, CallbackList
 from .checkpoint import Checkpoint
-from .evaluate import Evaluation, EvaluationStopped, evaluate
+from .evaluate import Evaluation, EvaluationStopped
 from .folder import LAST, RunFolder
 from .history import History
 from .interrupt import StopRequest
 from .progress import Progress
+from .ranks import Ranks, find_ranks
 from .recipe import Recipe
 from .schedule import Plan, make_average, make_optimizer
 from .setup import TrainingData, check_sizes, describe, load_data, make_model
-from .state import EpochSums, Position
+from .state import EpochSums, Position, fingerprint
 from .step import train_step
 
 if TYPE_CHECKING:
@@ -49,16 +50,23 @@ class Trainer:
         model: a network of your own instead of the recipe's.
         overwrite: begin anew in a folder that holds a training already.
         checkpoint_every: write a checkpoint each so many steps, too; None: once an epoch.
+        distributed: whether the processes that an MPI launcher started together train this
+            network together, each on its part of every batch; None: where one started several.
+            Or a communicator of mpi4py. Then all must make the same trainer and call the same
+            methods of it; rank 0 alone writes, shows progress and calls ``callbacks``.
 
     Attributes:
         model, optimizer: after ``prepare`` or ``fit``.
         average: the ``AveragedModel`` where the recipe averages the weights, else None.
         history: the rows so far.
         folder: the folder written to, or None.
+        ranks: the processes of this training.
 
     Raises:
         ValueError: a name in the recipe does not exist.
         CheckpointError: ``output`` holds a training already.
+        ModuleNotFoundError: several processes were started, and mpi4py is not installed.
+        RankError: they do not find each other.
 
     Example:
         >>> history = attnnet.Trainer(attnnet.Recipe.preset("shapes")).fit()
@@ -75,15 +83,18 @@ class Trainer:
         model: Module | None = None,
         overwrite: bool = False,
         checkpoint_every: int | None = None,
+        distributed: Any = None,
     ) -> None:
+        self.ranks = find_ranks(distributed)
         self.recipe = Recipe.preset("shapes") if recipe is None else recipe.replace()
         if isinstance(data, (tuple, list)):
             self.recipe.dataset = data[0].name
-        self.recipe.check_names(isinstance(data, (tuple, list)), model is not None)
+        with self.ranks.all_or_none():
+            self.recipe.check_names(isinstance(data, (tuple, list)), model is not None)
         if checkpoint_every is not None and checkpoint_every < 1:
             raise ValueError(f"checkpoint_every is {checkpoint_every}; expected at least 1.")
         shown = [Progress(bar=progress != "lines")] if progress else []
-        self.callbacks = CallbackList([*shown, *callbacks])
+        self.callbacks = CallbackList([*shown, *callbacks] if self.ranks.is_first else [])
         self.model = model
         self.optimizer: Any = None
         self.average: AveragedModel | None = None
@@ -101,9 +112,11 @@ class Trainer:
         self._torn = False
         self.owed: bool | None = None  # a checkpoint that could not be written; True: of the best
         self.run_folder: RunFolder | None = None
-        if output is not False:
-            path = None if output in (None, True) else os.fspath(output)
-            self.run_folder = RunFolder(path, self.recipe.name, anew=overwrite)
+        with self.ranks.all_or_none():
+            if output is not False and self.ranks.is_first:
+                path = None if output in (None, True) else os.fspath(output)
+                self.run_folder = RunFolder(path, self.recipe.name, anew=overwrite)
+        self.ranks.share_cores()
         self.best_from = self.folder  # where the best checkpoint so far is
 
     @classmethod
@@ -118,6 +131,7 @@ class Trainer:
         model: Module | None = None,
         epochs: int | None = None,
         checkpoint_every: int | None = None,
+        distributed: Any = None,
     ) -> Trainer:
         """A trainer that goes on exactly where a checkpoint was written; then call ``fit``.
 
@@ -126,13 +140,14 @@ class Trainer:
             output: None: the same folder when going on from its last checkpoint, else a new one.
             epochs: another number of epochs; the schedule follows it unless the recipe fixes
                 ``schedule_epochs``. None: as before.
-            callbacks, progress, data, model, checkpoint_every: see ``Trainer``.
+            callbacks, progress, data, model, checkpoint_every, distributed: see ``Trainer``. It
+                need not be as many processes as before.
 
         Raises:
             CheckpointError: missing, corrupt, or without the state of a training.
             ValueError: a block or model of your own is not registered.
         """
-        checkpoint = checkpoints.load(path)
+        checkpoint = find_ranks(distributed).from_first(lambda: checkpoints.load(path))
         if "position" not in checkpoint.meta:
             raise CheckpointError(f"{checkpoint.path}: holds a model, but no training to resume.")
         try:
@@ -147,6 +162,7 @@ class Trainer:
         trainer = cls(
             recipe, output, callbacks, progress,
             data=data, model=model, overwrite=True, checkpoint_every=checkpoint_every,
+            distributed=distributed,
         )  # fmt: skip
         trainer.resumed_from = checkpoint
         trainer.best_from = folder
@@ -181,6 +197,10 @@ class Trainer:
         """The model that is evaluated and kept: that of the averaged weights, else ``model``."""
         return self.model if self.average is None else self.average.module
 
+    def _models(self) -> list[Module]:
+        """The models whose weights a step changes."""
+        return [self.model] if self.average is None else [self.model, self.average.module]
+
     @property
     def train_images(self) -> int:
         """How many images an epoch trains on."""
@@ -199,7 +219,8 @@ class Trainer:
 
     def describe(self) -> list[str]:
         """What is trained on what, in a few lines."""
-        return describe(self.recipe, self.data, self.model, self.folder, self.position)
+        lines = describe(self.recipe, self.data, self.model, self.folder, self.position)
+        return lines + self.ranks.describe()
 
     def say(self, text: str) -> None:
         """Shows one line through the callbacks."""
@@ -219,23 +240,30 @@ class Trainer:
             return
         from .. import get_rng_state, manual_seed
 
+        self.ranks.check_equal("the recipe", self.recipe.to_dict())
         if self._data is None:
-            self._data = load_data(self.recipe, self.source)
-        manual_seed(self.recipe.seed)
-        if self.model is None and self.resumed_from is not None:
-            self.model = checkpoints.build_model(self.resumed_from)
-        elif self.model is None:
-            self.model = make_model(self.recipe, self._data.train)
-        check_sizes(self.recipe, self.model, *self._data.train.images.shape[1:])
-        self.model.class_names = list(self._data.train.classes)
-        self.model.normalization = (self._data.train.mean, self._data.train.std)
-        optimizer = make_optimizer(self.recipe, self.model)
-        self.plan = Plan(self.recipe, optimizer, len(self._data.loader))
-        self.average = make_average(self.recipe, self.model)
-        self.position.random = get_rng_state()
-        self._end = self.recipe.epochs
-        if self.resumed_from is not None:
-            keeping.restore(self, self.resumed_from, optimizer)
+            share = (self.ranks.rank, self.ranks.size)
+            self._data = self.ranks.once_a_host_first(
+                lambda: load_data(self.recipe, self.source, share)
+            )
+        self.ranks.check_equal("the training data", fingerprint(self._data.train))
+        with self.ranks.all_or_none():
+            manual_seed(self.recipe.seed)
+            if self.model is None and self.resumed_from is not None:
+                self.model = checkpoints.build_model(self.resumed_from)
+            elif self.model is None:
+                self.model = make_model(self.recipe, self._data.train)
+            check_sizes(self.recipe, self.model, *self._data.train.images.shape[1:])
+            self.model.class_names = list(self._data.train.classes)
+            self.model.normalization = (self._data.train.mean, self._data.train.std)
+            optimizer = make_optimizer(self.recipe, self.model)
+            self.plan = Plan(self.recipe, optimizer, len(self._data.loader))
+            self.average = make_average(self.recipe, self.model)
+            self.position.random = get_rng_state()
+            self._end = self.recipe.epochs
+            if self.resumed_from is not None:
+                keeping.restore(self, self.resumed_from, optimizer)
+        self.ranks.begin_equal(*self._models())
         self.optimizer = optimizer
 
     def fit(self, stop_after: int | None = None) -> History:
@@ -268,14 +296,16 @@ class Trainer:
                 f"is not whole; go on from the last checkpoint: {self.resume_hint(fresh=True)}"
             )
         with contextlib.ExitStack() as stack:
-            if self.run_folder is not None:
-                self.run_folder.open()
-                stack.callback(behind.when_written, self.run_folder.path, self.run_folder.close)
+            stack.enter_context(self.ranks.guard())
+            with self.ranks.all_or_none():
+                if self.run_folder is not None:
+                    self.run_folder.open()
+                    stack.callback(behind.when_written, self.run_folder.path, self.run_folder.close)
             self.prepare()
             self._end = min(self.recipe.epochs, stop_after or self.recipe.epochs)
-            keeping.begin(self)
+            self.position.best = self.ranks.from_first(lambda: keeping.begin(self))
             set_rng_state(self.position.random)
-            self.stop_request = stack.enter_context(StopRequest())
+            self.stop_request = stack.enter_context(self.ranks.stop_request())
             try:
                 self._run()
             except BaseException:
@@ -299,6 +329,7 @@ class Trainer:
         if self.history.interrupted:
             keeping.save_interrupted(self)
         finish(self)
+        self.stop_request.agree()
         if self.stop_signal is not None:  # one that came too late to stop anything here
             self.history.interrupted = True
 
@@ -314,6 +345,7 @@ class Trainer:
         with contextlib.closing(steps):
             self.model.train()
             while self.batch < len(self.data.loader):
+                self.stop_request.agree()
                 if self.stop_request.requested:
                     return
                 began = time.perf_counter()
@@ -327,10 +359,11 @@ class Trainer:
                     keeping.save(self)
         try:
             began = time.perf_counter()
-            evaluation = self.evaluate(self.data.chooser)
+            evaluation = self.evaluate(self.data.chooser, together=True)
             seconds = time.perf_counter() - began
         except EvaluationStopped:
             return
+        self.ranks.check_weights(*self._models())
         self._end_epoch(evaluation, seconds)
 
     @contextlib.contextmanager
@@ -344,16 +377,23 @@ class Trainer:
             raise
         self._torn = False
 
-    def evaluate(self, dataset: Dataset) -> Evaluation:
-        """Evaluates ``evaluated`` as it is now; a request to stop raises ``EvaluationStopped``."""
+    def evaluate(self, dataset: Dataset, together: bool = False) -> Evaluation:
+        """Evaluates ``evaluated`` as it is now; a request to stop raises ``EvaluationStopped``.
+
+        Args:
+            together: all processes of this training call it, each does a part, and all get the
+                whole; else it is of this process alone.
+        """
 
         def on_batch(done: int, total: int) -> bool:
             self.callbacks.on_evaluate(self, done, total)
-            return self.stop_request.requested
+            return self.stop_request.asked
 
-        return evaluate(
-            self.evaluated, dataset, test_flip=self.recipe.test_flip, on_batch=on_batch
-        )
+        ranks = self.ranks if together else Ranks()
+        return ranks.evaluate(
+            self.evaluated, dataset, self.stop_request,
+            test_flip=self.recipe.test_flip, on_batch=on_batch,
+        )  # fmt: skip
 
     def _end_epoch(self, evaluation: Evaluation, seconds: float) -> None:
         """Books an epoch: its row, the best so far, checkpoints and history files."""
@@ -379,7 +419,7 @@ class Trainer:
             if improved:
                 position.best.epoch, position.best.top1 = self.epoch, evaluation.top1
                 self.best_evaluation = evaluation
-                if self.run_folder is None:
+                if self.run_folder is None and self.ranks.is_first:
                     self.best_weights = self.evaluated.state_dict()
         keeping.save(self, improved)
         self.callbacks.on_epoch_end(self, row)
@@ -397,7 +437,7 @@ class Trainer:
         if in_notebook():
             again = "" if fresh else "fit() again, or "
             return f"{again}attnnet.Trainer.resume({self.folder!r}).fit()"
-        command = ["attnnet", "train", "--resume", self.folder]
+        command = [*self.ranks.command(), "attnnet", "train", "--resume", self.folder]
         if isinstance(self.source, (str, os.PathLike)):
             command += ["--data", os.fspath(self.source)]
         return shlex.join(command)

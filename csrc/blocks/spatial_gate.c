@@ -18,6 +18,7 @@
  * channel, z and m. All outputs are overwritten.
  */
 #include "../base/memory.h"
+#include "../base/peers.h"
 #include "../base/threads.h"
 #include "shared.h"
 
@@ -135,22 +136,35 @@ static void measure_and_gate_image(void *context, int64_t n, int worker)
     gate_image(context, n, worker);
 }
 
-/* Mean and variance of z from the images' sums; `running` also enters them there. */
-static void take_statistics(spatial_job *job, const attn_spatial_parameters *parameters,
-                            bool running)
+/* sums (3) = the number of values, and the two sums over the images: of all processes' images where
+ * several share the batch (base/peers.h). */
+static attn_status sum_over_batch(double sums[3], const double own[2], const spatial_job *job)
 {
-    double sum = 0.0, squares = 0.0, count = (double)(job->N * job->gates.HW);
+    const attn_peers *peers = attn_get_peers();
+    bool counts = !peers || peers->images > 0;
+    sums[0] = counts ? (double)(job->N * job->gates.HW) : 0;
+    sums[1] = counts ? own[0] : 0;
+    sums[2] = counts ? own[1] : 0;
+    return peers ? attn_peers_add(sums, 3) : ATTN_OK;
+}
+
+/* Mean and variance of z from the images' sums; `running` also enters them there. */
+static attn_status take_statistics(spatial_job *job, const attn_spatial_parameters *parameters,
+                                   bool running)
+{
+    double own[2] = {0}, sums[3];
     for (int64_t n = 0; n < job->N; n++) {
-        sum += job->sums[2 * n];
-        squares += job->sums[2 * n + 1];
+        own[0] += job->sums[2 * n];
+        own[1] += job->sums[2 * n + 1];
     }
-    double mean = sum / count, variance = squares / count - mean * mean;
+    ATTN_TRY(sum_over_batch(sums, own, job));
+    double count = sums[0], mean = sums[1] / count, variance = sums[2] / count - mean * mean;
     if (variance < 0.0)
         variance = 0.0;
     job->state.mean = mean;
     job->state.rstd = 1.0 / sqrt(variance + parameters->eps);
     if (!running)
-        return;
+        return ATTN_OK;
     double momentum = parameters->momentum;
     attn_tensor *running_mean = parameters->running_mean, *running_var = parameters->running_var;
     if (running_mean) {
@@ -163,6 +177,7 @@ static void take_statistics(spatial_job *job, const attn_spatial_parameters *par
         *value = (float)((1.0 - momentum) * *value + momentum * variance * count / (count - 1.0));
         attn_tensor_touch(running_var);
     }
+    return ATTN_OK;
 }
 
 static attn_status check(const char *block, const attn_tensor *x, const attn_tensor *w1,
@@ -181,7 +196,7 @@ static attn_status check(const char *block, const attn_tensor *x, const attn_ten
         ATTN_TRY(attn_block_check_vector(block, "running_mean", p->running_mean, 1));
     if (p->running_var || !p->training)
         ATTN_TRY(attn_block_check_vector(block, "running_var", p->running_var, 1));
-    if (p->training && x->shape[0] * x->shape[2] * x->shape[3] < 2)
+    if (p->training && x->shape[0] * x->shape[2] * x->shape[3] < 2 && !attn_get_peers())
         return attn_fail(ATTN_BAD_VALUE,
                          "%s: x has shape %s: its batch norm needs more than one value (N * H * W) "
                          "in training; use eval mode",
@@ -212,17 +227,18 @@ static spatial_job job_of(const attn_tensor *x, const attn_tensor *conv_w, float
     return job;
 }
 
-static void run_forward(spatial_job *job, const attn_spatial_parameters *p, bool running)
+static attn_status run_forward(spatial_job *job, const attn_spatial_parameters *p, bool running)
 {
     if (p->training) {
         attn_parallel(measure_image, job, job->N);
-        take_statistics(job, p, running);
+        ATTN_TRY(take_statistics(job, p, running));
         attn_parallel(gate_image, job, job->N);
     } else {
         job->state.mean = *attn_data(p->running_mean);
         job->state.rstd = 1.0 / sqrt((double)*attn_data(p->running_var) + p->eps);
         attn_parallel(measure_and_gate_image, job, job->N);
     }
+    return ATTN_OK;
 }
 
 attn_status attn_spatial_run(attn_tensor **y, attn_block_gates *gates, const char *block,
@@ -252,7 +268,7 @@ attn_status attn_spatial_run(attn_tensor **y, attn_block_gates *gates, const cha
         ATTN_GOTO(attn_tensor_empty_like(&out, ready));
         job.y = attn_data(out);
     }
-    run_forward(&job, p, y != NULL);
+    ATTN_GOTO(run_forward(&job, p, y != NULL));
     if (gates)
         ATTN_GOTO(copy_gates(gates, &job));
     if (y) {
@@ -342,18 +358,24 @@ static void flip_kernel(spatial_job *job)
     }
 }
 
-/* The batch norm's two gradients, and what they take off dz in training. */
-static void sum_batch_norm(spatial_job *job, double *dweight, double *dbias)
+/* The batch norm's two gradients, and what they take off dz in training: that of the whole batch. */
+static attn_status sum_batch_norm(spatial_job *job, double *dweight, double *dbias)
 {
-    double sum = 0.0, with_z = 0.0, count = (double)(job->N * job->gates.HW);
+    double sum = 0.0, with_z = 0.0, whole[3];
     for (int64_t n = 0; n < job->N; n++) {
         sum += job->sums[2 * n];
         with_z += job->sums[2 * n + 1];
     }
     *dbias = sum;
     *dweight = (with_z - job->state.mean * sum) * job->state.rstd;
-    job->mean_du = job->state.training ? *dbias / count : 0.0;
-    job->mean_du_xhat = job->state.training ? *dweight / count : 0.0;
+    if (!job->state.training)
+        return ATTN_OK;
+    ATTN_TRY(sum_over_batch(whole, (double[]){*dbias, *dweight}, job));
+    if (attn_get_peers() && attn_get_peers()->images == 0)
+        return ATTN_OK; /* images that stand in for none have no gradient */
+    job->mean_du = whole[1] / whole[0];
+    job->mean_du_xhat = whole[2] / whole[0];
+    return ATTN_OK;
 }
 
 static attn_status scalar_gradient(attn_node *node, attn_tensor **dx, int input, double value)
@@ -431,7 +453,7 @@ attn_status attn_spatial_backward(attn_node *node, attn_tensor *const *dy, attn_
         job.dx = attn_data(dx[IN_X]);
     }
     attn_parallel(reduce_image, &job, job.N);
-    sum_batch_norm(&job, &dweight, &dbias);
+    ATTN_GOTO(sum_batch_norm(&job, &dweight, &dbias));
     attn_parallel(spread_image, &job, job.N);
     ATTN_GOTO(parameter_gradients(node, dx, &job, dweight, dbias));
 done:

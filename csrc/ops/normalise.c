@@ -1,6 +1,7 @@
 #include "normalise.h"
 
 #include "../base/memory.h"
+#include "../base/peers.h"
 #include "../base/threads.h"
 #include "../kernels/kernels.h"
 
@@ -47,6 +48,10 @@ typedef struct {
     uint16_t *mask;
     float *sums;      /* (groups, chunks, 3 or 2, 16) */
     float *constants; /* (groups, 5, 16) */
+    double count;     /* of values a channel */
+    /* Where several processes share the batch (base/peers.h), each (C, 2): this one's mean and
+     * squares, or sums of the gradient; the same of all of them; else NULL. */
+    double *own, *whole;
 } job;
 
 /* Larger tensors than the caches hold are written past them. */
@@ -128,16 +133,40 @@ static void sum_task(void *context, int64_t index, int worker)
     }
 }
 
-/* Runs `finish` for each group over `quantities` sums a lane and chunk. */
-static attn_status run_sums(job *j, int quantities, attn_task finish)
+static double values_a_channel(const attn_norm_plan *plan)
+{
+    return (double)plan->N * (double)(plan->row / plan->channels);
+}
+
+/* What turns the sums of this process into those of all: fills j->own, j->whole and j->count. */
+typedef attn_status (*join_function)(job *j);
+
+/* Runs `finish` for each group over `quantities` sums a lane and chunk; `join` before it where
+ * others have a part of the batch. */
+static attn_status run_sums(job *j, int quantities, join_function join, attn_task finish)
 {
     const attn_norm_plan *plan = j->plan;
     int64_t chunks = plan->groups * plan->chunks;
     size_t bytes = (size_t)(chunks * quantities * LANES) * sizeof(float);
+    attn_status status = ATTN_OK;
+    j->count = values_a_channel(plan);
     ATTN_TRY(attn_alloc((void **)&j->sums, bytes));
     attn_parallel(sum_task, j, attn_ceil_div(chunks, TASK_CHUNKS));
+    if (join && attn_get_peers())
+        ATTN_GOTO(join(j));
     attn_parallel(finish, j, plan->groups);
+done:
+    attn_free(j->own);
     attn_free(j->sums);
+    return status;
+}
+
+/* j->own and j->whole, with room for a count before each: {count, (C, 2)}. */
+static attn_status open_join(job *j)
+{
+    int64_t size = 1 + 2 * j->plan->C;
+    ATTN_TRY(attn_alloc((void **)&j->own, (size_t)(2 * size) * sizeof(double)));
+    j->whole = j->own + size;
     return ATTN_OK;
 }
 
@@ -157,7 +186,7 @@ static void combine(double *mean, double *square, const job *j, int64_t group)
     const attn_norm_plan *plan = j->plan;
     const float *sums = j->sums + group * plan->chunks * 3 * LANES;
     double total[LANES] = {0}, squares[LANES] = {0};
-    double per_channel = (double)plan->N * (double)(plan->row / plan->channels);
+    double per_channel = values_a_channel(plan);
     for (int64_t i = 0; i < plan->chunks; i++, sums += 3 * LANES) {
         chunk_place at = chunk_of_group(plan, group, i);
         for (int lane = 0; lane < LANES; lane++)
@@ -183,6 +212,65 @@ static void combine(double *mean, double *square, const job *j, int64_t group)
         square[lane] = squares[lane] > 0 || squares[lane] != squares[lane] ? squares[lane] : 0;
 }
 
+static void own_statistics_task(void *context, int64_t group, int worker)
+{
+    (void)worker;
+    const job *j = context;
+    double mean[LANES], square[LANES], *own = j->own + 1 + group * j->plan->channels * 2;
+    combine(mean, square, j, group);
+    for (int lane = 0; lane < j->plan->channels; lane++) {
+        own[2 * lane] = mean[lane];
+        own[2 * lane + 1] = square[lane];
+    }
+}
+
+/* The statistics of the whole batch, from those of each process's part: as `combine` does it, the
+ * mean of all first, then each one's own squares and its mean's distance from it. */
+static attn_status join_statistics(job *j)
+{
+    int64_t ranks = attn_get_peers()->ranks, C = j->plan->C, size = 1 + 2 * C;
+    double *all;
+    ATTN_TRY(open_join(j));
+    attn_parallel(own_statistics_task, j, j->plan->groups);
+    j->own[0] = attn_get_peers()->images ? j->count : 0;
+    ATTN_TRY(attn_peers_collect(&all, j->own, size));
+    memset(j->whole, 0, (size_t)size * sizeof *j->whole);
+    for (int64_t rank = 0; rank < ranks; rank++)
+        j->whole[0] += all[rank * size];
+    j->count = j->whole[0];
+    for (int64_t at = 1; at < size; at += 2) {
+        double mean = 0, square = 0;
+        for (int64_t rank = 0; rank < ranks; rank++)
+            if (all[rank * size] > 0)
+                mean += all[rank * size] / j->count * all[rank * size + at];
+        for (int64_t rank = 0; rank < ranks; rank++) {
+            double away = all[rank * size + at] - mean;
+            if (all[rank * size] > 0)
+                square += all[rank * size + at + 1] + all[rank * size] * away * away;
+        }
+        j->whole[at] = mean;
+        j->whole[at + 1] = square;
+    }
+    attn_free(all);
+    if (!(j->count > 1))
+        return attn_fail(ATTN_BAD_VALUE, "batch_norm: expected more than 1 value per channel when "
+                         "training, got %g in the whole batch", j->count);
+    return ATTN_OK;
+}
+
+static void take_statistics(double *mean, double *square, const job *j, int64_t group)
+{
+    if (!j->whole) {
+        combine(mean, square, j, group);
+        return;
+    }
+    const double *whole = j->whole + 1 + group * j->plan->channels * 2;
+    for (int lane = 0; lane < j->plan->channels; lane++) {
+        mean[lane] = whole[2 * lane];
+        square[lane] = whole[2 * lane + 1];
+    }
+}
+
 /* One group: its statistics, its running values, and its constants. */
 static void statistics_task(void *context, int64_t group, int worker)
 {
@@ -190,9 +278,9 @@ static void statistics_task(void *context, int64_t group, int worker)
     const job *j = context;
     const attn_norm_plan *plan = j->plan;
     double batch_mean[LANES], square[LANES], momentum = j->options.momentum;
-    double n = (double)plan->N * (double)(plan->row / plan->channels);
+    double n = j->count;
     if (j->options.training)
-        combine(batch_mean, square, j, group);
+        take_statistics(batch_mean, square, j, group);
     for (int lane = 0; lane < plan->channels; lane++) {
         int64_t c = group * plan->channels + lane;
         double mean, var;
@@ -241,7 +329,7 @@ attn_status attn_norm_constants(attn_tensor **constants, const attn_norm_plan *p
     if (!options->training) {
         attn_parallel(statistics_task, &j, plan->groups);
     } else {
-        ATTN_GOTO(run_sums(&j, 3, statistics_task));
+        ATTN_GOTO(run_sums(&j, 3, join_statistics, statistics_task));
         if (parameters->running_mean)
             attn_tensor_touch(parameters->running_mean);
         if (parameters->running_var)
@@ -300,14 +388,13 @@ void attn_norm_apply(const attn_norm_plan *plan, float *y, uint16_t *mask, const
 
 /* Backward ----------------------------------------------------------------------------------- */
 
-/* The gradients of weight and bias, and the constants of dx. */
-static void gradient_task(void *context, int64_t group, int worker)
+/* sum and product (channels) of one group: the sums of dy, and of dy * (x - mean). */
+static void sum_gradient(double sum[LANES], double product[LANES], const job *j, int64_t group)
 {
-    (void)worker;
-    const job *j = context;
     const attn_norm_plan *plan = j->plan;
     const float *sums = j->sums + group * plan->chunks * 2 * LANES;
-    double sum[LANES] = {0}, product[LANES] = {0};
+    memset(sum, 0, LANES * sizeof *sum);
+    memset(product, 0, LANES * sizeof *product);
     for (int64_t i = 0; i < plan->chunks; i++, sums += 2 * LANES) {
         for (int lane = 0; lane < LANES; lane++) {
             sum[lane] += sums[lane];
@@ -318,17 +405,63 @@ static void gradient_task(void *context, int64_t group, int worker)
         sum[0] += sum[lane];
         product[0] += product[lane];
     }
-    double n = (double)plan->N * (double)(plan->row / plan->channels);
+    for (int lane = 0; lane < plan->channels; lane++)
+        product[lane] -= sum[lane] * get_constant(plan, j->forward, ATTN_NORM_LOW,
+                                                  group * plan->channels + lane);
+}
+
+static void own_gradient_task(void *context, int64_t group, int worker)
+{
+    (void)worker;
+    const job *j = context;
+    double sum[LANES], product[LANES], *own = j->own + 1 + group * j->plan->channels * 2;
+    sum_gradient(sum, product, j, group);
+    for (int lane = 0; lane < j->plan->channels; lane++) {
+        own[2 * lane] = sum[lane];
+        own[2 * lane + 1] = product[lane];
+    }
+}
+
+/* The sums over the whole batch: for dx alone, because the gradients of weight and bias are those of
+ * this process's part, as all parameters' are. */
+static attn_status join_gradient(job *j)
+{
+    int64_t size = 1 + 2 * j->plan->C;
+    bool counts = attn_get_peers()->images > 0;
+    ATTN_TRY(open_join(j));
+    attn_parallel(own_gradient_task, j, j->plan->groups);
+    j->own[0] = j->count;
+    memset(j->whole, 0, (size_t)size * sizeof *j->whole);
+    if (counts)
+        memcpy(j->whole, j->own, (size_t)size * sizeof *j->whole);
+    ATTN_TRY(attn_peers_add(j->whole, size));
+    j->count = j->whole[0];
+    if (!counts) /* images that stand in for none have no gradient */
+        memset(j->whole, 0, (size_t)size * sizeof *j->whole);
+    return ATTN_OK;
+}
+
+/* The gradients of weight and bias, and the constants of dx. */
+static void gradient_task(void *context, int64_t group, int worker)
+{
+    (void)worker;
+    const job *j = context;
+    const attn_norm_plan *plan = j->plan;
+    double sum[LANES], product[LANES], n = j->count;
+    sum_gradient(sum, product, j, group);
     for (int lane = 0; lane < plan->channels; lane++) {
         int64_t c = group * plan->channels + lane;
         double low = get_constant(plan, j->forward, ATTN_NORM_LOW, c);
         double inverse = get_constant(plan, j->forward, ATTN_NORM_INVERSE, c);
         double scale = get_constant(plan, j->forward, ATTN_NORM_SCALE, c);
-        product[lane] -= low * sum[lane]; /* now of dy * (x - mean) */
         if (j->dweight)
             j->dweight[c] = (float)(product[lane] * inverse);
         if (j->dbias)
             j->dbias[c] = (float)sum[lane];
+        if (j->whole) {
+            sum[lane] = j->whole[1 + 2 * c];
+            product[lane] = j->whole[2 + 2 * c];
+        }
         for (int which = ATTN_NORM_CENTER; which <= ATTN_NORM_OFFSET; which++)
             set_constant(plan, j->constants, which, c, get_constant(plan, j->forward, which, c));
         double slope = -scale * inverse * inverse * product[lane] / n;
@@ -346,7 +479,7 @@ attn_status attn_norm_sums(attn_tensor **constants, const attn_norm_plan *plan,
     ATTN_TRY(empty_constants(&out, plan));
     job j = {.plan = plan, .gradient = *gradient, .forward = forward, .dresidual = dresidual,
              .dweight = dweight, .dbias = dbias, .constants = attn_data(out)};
-    ATTN_GOTO(run_sums(&j, 2, gradient_task));
+    ATTN_GOTO(run_sums(&j, 2, gradient->training ? join_gradient : NULL, gradient_task));
     *constants = attn_tensor_retain(out);
 done:
     attn_tensor_release(out);
@@ -403,7 +536,8 @@ attn_status attn_norm_check(const char *operation, int ndim, const int64_t *shap
         return attn_fail(ATTN_BAD_VALUE, "%s: eps is %g and momentum %g, expected eps >= 0 and a "
                          "finite momentum", operation, (double)options->eps,
                          (double)options->momentum);
-    if (options->training && C > 0 && size / C <= 1)
+    /* Where others have a part of the batch, join_statistics looks at the whole. */
+    if (options->training && C > 0 && size / C <= 1 && !attn_get_peers())
         return attn_fail(ATTN_BAD_VALUE, "%s: expected more than 1 value per channel when "
                          "training, got x of shape %s", operation,
                          attn_shape_text(got, ndim, shape));

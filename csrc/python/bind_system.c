@@ -4,6 +4,7 @@
 #include "../base/blas.h"
 #include "../base/cpu.h"
 #include "../base/memory.h"
+#include "../base/peers.h"
 #include "../base/random.h"
 #include "../base/threads.h"
 
@@ -127,6 +128,61 @@ static PyObject *py_config(PyObject *module, PyObject *const *args, Py_ssize_t c
                          attn_cpu_blas_core(), "compiler", __VERSION__);
 }
 
+static PyObject *memory_of(const double *values, int64_t count, int flags)
+{
+    return PyMemoryView_FromMemory((char *)values, (Py_ssize_t)(count * (int64_t)sizeof *values),
+                                   flags);
+}
+
+/* The Python function that gathers: (room for all, own), both as bytes of doubles. */
+static attn_status call_gather(void *context, double *all, const double *own, int64_t count)
+{
+    attn_status status = ATTN_CALLBACK;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *to = memory_of(all, count * attn_get_peers()->ranks, PyBUF_WRITE);
+    PyObject *from = memory_of(own, count, PyBUF_READ);
+    PyObject *result = NULL;
+    if (to && from)
+        result = PyObject_CallFunctionObjArgs(context, to, from, NULL);
+    if (result)
+        status = ATTN_OK;
+    Py_XDECREF(result);
+    Py_XDECREF(from);
+    Py_XDECREF(to);
+    PyGILState_Release(gil);
+    return status;
+}
+
+/* (gather, processes, images of this one in the batch, where they begin): for operations of this
+ * thread from now on; gather None: alone. See base/peers.h. */
+static PyObject *py_set_peers(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    ARGUMENTS("set_peers");
+    PyObject *gather = take_object(&a, "gather");
+    int64_t ranks = take_int(&a, "ranks"), images = take_int(&a, "images");
+    int64_t first = take_int(&a, "first");
+    if (!take_end(&a))
+        return NULL;
+    const int64_t most = 1 << 20, far = (int64_t)1 << 31;
+    if (gather != Py_None && !PyCallable_Check(gather)) {
+        PyErr_Format(PyExc_TypeError, "set_peers: gather must be callable or None, got %s",
+                     Py_TYPE(gather)->tp_name);
+        return NULL;
+    }
+    if (ranks < 1 || ranks > most || images < 0 || images > far || first < 0 || first > far)
+        return report(attn_fail(ATTN_BAD_VALUE, "set_peers: ranks, images and first are %lld, "
+                                "%lld and %lld, expected at least 1, 0 and 0", (long long)ranks,
+                                (long long)images, (long long)first));
+    const attn_peers *before = attn_get_peers();
+    PyObject *old = before ? before->context : NULL;
+    attn_peers peers = {call_gather, gather, ranks, images, first};
+    attn_set_peers(gather == Py_None ? NULL : &peers);
+    if (gather != Py_None)
+        Py_INCREF(gather);
+    Py_XDECREF(old);
+    Py_RETURN_NONE;
+}
+
 /* A new float32 array of a shape, filled by one of the two generators. */
 static PyObject *random_array(arguments *a, bool normal)
 {
@@ -176,6 +232,7 @@ PyMethodDef bind_system_functions[] = {
     FAST("fail_allocation", py_fail_allocation),
     FAST("load_blas", py_load_blas),
     FAST("config", py_config),
+    FAST("set_peers", py_set_peers),
     FAST("random_uniform", py_random_uniform),
     FAST("random_normal", py_random_normal),
     {0},
