@@ -1,10 +1,10 @@
 """Data-parallel training through MPI: every process computes a part of each batch.
 
-The sum over the processes is the gradient of the whole batch; batch norms take their statistics from
-the whole batch, and dropout its mask (``csrc/base/peers.h``). So the weights after a step are those
-of one process with that batch, up to the order in which floats are added, and in all processes the
-same to the bit. All sums are added here, in the order of ranks: what an MPI library does inside a
-reduction cannot change them.
+The sum over the processes is the gradient of the whole batch; batch norms take their statistics
+from the whole batch, and dropout its mask (``csrc/base/peers.h``). So the weights after a step are
+those of one process with that batch, up to the order in which floats are added, and in all
+processes the same to the bit. All sums are added here, in the order of ranks: what an MPI library
+does inside a reduction cannot change them.
 
 P. Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1 hour", 2017.
 """

@@ -88,7 +88,7 @@ def _skip_or_raise(trainer: Trainer, value: float, where: str) -> None:
         f"{what} at epoch {trainer.epoch + 1}, step {trainer.batch + 1} of "
         f"{len(trainer.data.loader)}; it first appeared in {where}."
     )
-    broken = first_bad_parameter(trainer.model)
+    broken = trainer.ranks.first_text(first_bad_parameter(trainer.model))
     if broken is not None:
         raise NaNLossError(
             f"{text} The weights are broken (the first is {broken}), so that no step can help: "

@@ -167,9 +167,9 @@ def test_the_same_parts_give_the_same_bits(name):
         return run_model(MODELS[name], x[begin:end], dy[begin:end])
 
     one, two = shared((4, 9), work), shared((4, 9), work)
-    for a, b in zip(one, two, strict=True):
-        for mine, theirs in zip([a[0], a[1], *a[2], *a[3]], [b[0], b[1], *b[2], *b[3]], strict=True):
-            assert np.array_equal(mine, theirs)
+    for (y, dx, gradients, buffers), again in zip(one, two, strict=True):
+        theirs = (again[0], again[1], *again[2], *again[3])
+        assert all(map(np.array_equal, (y, dx, *gradients, *buffers), theirs))
 
 
 def test_one_value_a_channel_is_enough_where_others_have_more():
