@@ -165,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
     except Exception:
         if ranks.is_first:
             raise
-        return 1  # the first says it for all
+        return 0  # the first says it for all: launchers mix the codes of several
 
 
 def _train(args: argparse.Namespace, ranks: Ranks) -> int:
