@@ -184,7 +184,10 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, optimizer: Any) -> None:
             trainer.average.n_averaged = count_of(state["n_averaged"])
         optimizer.load_state_dict(unpack(meta["optimizer"], checkpoint.optimizer))
         trainer.history = History.from_plain_rows(meta["history"])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as bad:
+    except (
+        KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError,
+        CheckpointError,
+    ) as bad:  # fmt: skip
         raise CheckpointError(
             f"{path}: the optimiser's state, the averaged weights or the history does not fit "
             f"({bad})."

@@ -170,12 +170,15 @@ def test_a_skipped_step_is_no_step_of_the_average(tmp_path, monkeypatch):
 
 
 def test_checkpoints_that_lack_the_trained_weights_are_refused(averaged, tmp_path):
-    for change in ("none", "count", "weights"):
+    for change in ("none", "count", "weights", "name"):
         broken = checkpoints.load(averaged[0])
         if change == "none":
             del broken.meta["average"]
         elif change == "count":
             text = json.dumps(broken.meta["average"]).replace('averaged", 28', 'averaged", -1')
+            broken.meta["average"] = json.loads(text)
+        elif change == "name":
+            text = json.dumps(broken.meta["average"]).replace('["conv.weight"', '["conv.weights"')
             broken.meta["average"] = json.loads(text)
         else:
             broken.optimizer = {
@@ -183,7 +186,7 @@ def test_checkpoints_that_lack_the_trained_weights_are_refused(averaged, tmp_pat
             }
         path = tmp_path / f"{change}.safetensors"
         checkpoints.save(path, broken)
-        with pytest.raises(CheckpointError, match="averaged weights"):
+        with pytest.raises(CheckpointError, match=rf"{change}.safetensors: .*averaged weights"):
             Trainer.resume(path, tmp_path / change, progress=False).fit()
 
 
