@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from ..errors import unknown_name
+from .apart import Apart, Failed
 from .engine import Attnnet, Engine, Job, Runner
 from .footprint import MEMORY
 from .machine import peak_gflops
 from .record import Record
-from .timing import BETWEEN_SYSTEMS, interleaved
+from .timing import interleaved
 
 TRAINING = (
     Job("resnet18", None, 128),
@@ -35,6 +37,7 @@ INFERENCE = (
 # The largest difference of logits from ours that counts as the same network, as a share of the
 # largest logit.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+SETTLE = 0.05  # seconds between two systems
 # PyTorch's attention holds whole maps: 22 GiB at batch 128. There it is timed on a smaller batch,
 # and images a second are what is compared.
 LARGEST_BATCH = {"AA": 16}
@@ -90,25 +93,26 @@ def _compare(
     engines: Sequence[Engine],
     rounds: int,
 ) -> Iterator[Record]:
-    runners: dict[str, Runner] = {}
+    runners: dict[str, Apart] = {}
     batches: dict[str, int] = {}
     notes: dict[str, str] = {}
-    for engine in engines:
-        taken = job if isinstance(engine, Attnnet) else smaller(job)
-        try:
-            runner = engine.train(taken) if section == "training" else engine.infer(taken)
-            notes[engine.name] = _difference(runner, taken, engine.precision)
-        except Exception as error:  # another system's failure must not end the benchmark
-            if isinstance(engine, Attnnet):
-                raise
-            notes[engine.name] = f"failed: {type(error).__name__}: {error}"
-        if notes[engine.name]:
-            continue
-        runners[engine.name], batches[engine.name] = runner, taken.batch
-        if taken.batch != job.batch:
-            notes[engine.name] = f"at batch {taken.batch}"
-    steps = {name: runner.step for name, runner in runners.items()}
-    times = interleaved(steps, rounds, rest=BETWEEN_SYSTEMS if len(steps) > 1 else 0)
+    with ExitStack() as stack:
+        for engine in engines:
+            taken = job if isinstance(engine, Attnnet) else smaller(job)
+            make = engine.train if section == "training" else engine.infer
+            try:
+                runner = stack.enter_context(closing(Apart(partial(make, taken))))
+                notes[engine.name] = _difference(runner, taken, engine.precision)
+            except Failed as error:  # another system's failure must not end the benchmark
+                if isinstance(engine, Attnnet):
+                    raise
+                notes[engine.name] = f"failed: {error}"
+            if notes[engine.name]:
+                continue
+            runners[engine.name], batches[engine.name] = runner, taken.batch
+            if taken.batch != job.batch:
+                notes[engine.name] = f"at batch {taken.batch}"
+        times = interleaved(runners, rounds, rest=SETTLE if len(runners) > 1 else 0)
     if job.batch > 1:
         done = (3 if section == "training" else 1) * job.flops / times[Attnnet.name].median / 1e9
         notes[Attnnet.name] = (
@@ -130,8 +134,6 @@ def _compare(
             spread=time.spread if time else None,
             note=notes[engine.name],
         )
-    del runners
-    gc.collect()
 
 
 def _difference(runner: Runner, job: Job, precision: str) -> str:

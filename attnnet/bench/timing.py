@@ -6,10 +6,19 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
-# Seconds between two systems: the threads of some go on turning for a while after their last call,
-# and would take a core from the next.
+# Seconds between two systems in one process: the threads of some go on turning for a while after
+# their last call, and would take a core from the next.
 BETWEEN_SYSTEMS = 0.2
+
+
+class Repeated(Protocol):
+    """Work that times itself."""
+
+    def seconds(self, calls: int) -> float:
+        """The time that so many calls take."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,16 @@ class Timing:
         return (high - low) / 2 / self.median
 
 
+def timed(call: Callable[[], object], calls: int) -> float:
+    """Seconds of so many calls."""
+    begin = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return time.perf_counter() - begin
+
+
 def interleaved(
-    work: Mapping[str, Callable[[], object]],
+    work: Mapping[str, Callable[[], object] | Repeated],
     rounds: int = 5,
     least: float = 0.1,
     rest: float = 0.0,
@@ -41,7 +58,7 @@ def interleaved(
     """Times of each piece of work, one after the other in each round.
 
     Args:
-        work: name -> what to call.
+        work: name -> what to call, or what times itself.
         rounds: how often all are timed in turn (default 5).
         least: seconds that a round of one piece lasts at least, by repeated calls (default 0.1).
         rest: seconds of sleep before each piece (default 0).
@@ -50,22 +67,19 @@ def interleaved(
         name -> its timing. One call of each before the first round is not counted, nor, after a
         rest, the first of quick work, which finds its memory no longer in the caches.
     """
+    clocks: dict[str, Callable[[int], float]] = {
+        name: partial(timed, one) if callable(one) else one.seconds for name, one in work.items()
+    }
     calls = {}
-    for name, call in work.items():
-        call()
-        begin = time.perf_counter()
-        call()
-        seconds = time.perf_counter() - begin
-        calls[name] = max(1, round(least / max(seconds, 1e-9)))
+    for name, clock in clocks.items():
+        clock(1)
+        calls[name] = max(1, round(least / max(clock(1), 1e-9)))
     taken: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(rounds):
-        for name, call in work.items():
+        for name, clock in clocks.items():
             if rest:
                 time.sleep(rest)
                 if calls[name] > 1:
-                    call()
-            begin = time.perf_counter()
-            for _ in range(calls[name]):
-                call()
-            taken[name].append((time.perf_counter() - begin) / calls[name])
+                    clock(1)
+            taken[name].append(clock(calls[name]) / calls[name])
     return {name: Timing(tuple(values)) for name, values in taken.items()}

@@ -1,15 +1,20 @@
 """The benchmark: how it times, what it compares, what it refuses to time, and its report."""
 
 import json
+import os
 import re
 import sys
+import time
 import types
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from attnnet import bench
 from attnnet.bench import cams, networks, operations, scaling, timing
+from attnnet.bench.apart import Apart, Failed
 from attnnet.bench.engine import Attnnet, Engine, Job, Runner
 from attnnet.bench.record import Record, comparison, ratio
 from attnnet.bench.timing import Timing, interleaved
@@ -106,6 +111,49 @@ class Wrong(Engine):
 
     def train(self, job):
         raise RuntimeError("cannot")
+
+
+class Counter(Runner):
+    """Counts its steps; fails or dies where it is told to."""
+
+    def __init__(self, end=None):
+        self.steps, self.end = 0, end
+
+    def logits(self):
+        return np.array([self.steps])
+
+    def step(self):
+        self.steps += 1
+        if self.steps == self.end:
+            os._exit(3)
+
+
+def state_of(runner):
+    """Of the runner's process, for example "T" for stopped."""
+    return Path(f"/proc/{runner._process.pid}/stat").read_text().rsplit(")")[1].split()[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_runner_apart_is_stopped_between_its_turns():
+    with closing(Apart(Counter)) as runner:
+        assert runner.seconds(3) > 0
+        runner.step()
+        assert runner.logits() == [4]
+        end = time.monotonic() + 60
+        while state_of(runner) != "T" and time.monotonic() < end:
+            time.sleep(0.01)
+        assert state_of(runner) == "T"
+        pid = runner._process.pid
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_what_fails_apart_is_told_here():
+    with pytest.raises(Failed, match=r"^ZeroDivisionError: "):
+        Apart(lambda: 1 / 0)
+    with closing(Apart(lambda: Counter(end=2))) as runner:
+        runner.step()
+        with pytest.raises(Failed, match="exit code 3"):
+            runner.step()
 
 
 SMALL = Job("vgg11", "SE_1", 2, 10)
