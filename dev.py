@@ -3,7 +3,7 @@
 
     python3 dev.py demo            installs into .venv, trains on `shapes`, shows the result
     python3 dev.py test [ARGS...]  installs into .venv-test and runs the tests (pytest's ARGS)
-    python3 dev.py test --torch    the same with PyTorch, ONNX Runtime, and the notebooks
+    python3 dev.py test --torch    the same with PyTorch, ONNX Runtime, MPI, and the notebooks
     python3 dev.py notebooks       executes the lessons from nothing and stores their outputs
     python3 dev.py sanitize        compilers' warnings, ThreadSanitizer, then the tests under
                                    Address-, UndefinedBehavior- and LeakSanitizer (--quick: some;
@@ -33,7 +33,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 # What the tests compare against, and what runs the notebooks.
-MORE = ["torch==2.13.0", "onnx==1.23.2", "onnxruntime==1.32.0", "nbclient", "ipykernel"]
+MORE = ["torch==2.13.0", "onnx==1.23.2", "onnxruntime==1.32.0", "nbclient", "ipykernel",
+        "mpi4py==4.1.2", "mpich==5.0.2"]  # fmt: skip
 
 
 # How the core is built for the sanitizers, and for valgrind, which brings its own.

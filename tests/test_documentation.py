@@ -79,6 +79,7 @@ def commands(text):
     """(command line, whether in the prose) of attnnet: in shell blocks, and in `...`."""
     lines = [(line.split(" #")[0].strip(), False) for _, _, code in blocks(text, "sh")
              for line in code.splitlines()]
+    lines = [(re.sub(r"^mpi(exec|run) -n \d+ ", "", line), prose) for line, prose in lines]
     prose = FENCE.sub("", text)
     lines += [(" ".join(span.split()), True) for span in re.findall(r"`([^`]+)`", prose)]
     return [(line, is_mention) for line, is_mention in lines
