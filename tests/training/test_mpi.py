@@ -21,7 +21,9 @@ from training import tiny
 TESTS = str(pathlib.Path(__file__).parents[1])
 NEAR = os.path.join(os.path.dirname(sys.executable), "mpiexec")  # that of the wheel `mpich`
 LAUNCHER = NEAR if os.path.exists(NEAR) else shutil.which("mpiexec")
-NOISE = 5e-3  # of the way the weights went; between two instruction sets it is as much
+# Of the way the weights went. Between two instruction sets it can be as much: rounding decides on
+# which side of 0 an activation falls. Another dropout or another mean make it 0.4 and more.
+NOISE = 0.05
 
 
 @pytest.fixture
@@ -59,7 +61,8 @@ def off(folder, reference):
 
     def flat(path):
         with np.load(path) as arrays:
-            return np.concatenate([arrays[n].ravel().astype(np.float64) for n in arrays.files])
+            names = [name for name in arrays.files if name.endswith(("weight", "bias"))]
+            return np.concatenate([arrays[name].ravel().astype(np.float64) for name in names])
 
     expected = flat(reference / "after.npz")
     way = np.linalg.norm(expected - flat(reference / "before.npz"))
@@ -67,15 +70,15 @@ def off(folder, reference):
 
 
 ONE_EPOCH = {"epochs": 1, "warmup_epochs": 0.0}
-# Three steps of 11, 11 and 3 images: no two ranks get as many, and of the last four one gets none.
+# Steps of 11 and of 3 images: no two ranks get as many, and of four ranks one gets none at last.
 NETWORKS = {
     "resnet18": {
-        "recipe": {"arch": "resnet18", "block": "NEW_12", "lr": 0.003},
-        "side": 16, "train": 25,
+        "recipe": {"arch": "resnet18", "block": "NEW_12", "lr": 0.001},
+        "side": 16, "train": 14,
     },
     "vgg11": {
-        "recipe": {"arch": "vgg11", "block": "CBAM_1+SE_4", "lr": 0.003},
-        "side": 32, "train": 25,
+        "recipe": {"arch": "vgg11", "block": "CBAM_1+SE_4", "lr": 0.001},
+        "side": 32, "train": 14,
     },
 }  # fmt: skip
 
@@ -91,8 +94,8 @@ def test_the_result_equals_one_process(mpi, tmp_path, name):
         assert all(result["crc"] == results[0]["crc"] for result in results)
         assert off(tmp_path / str(count), tmp_path / "1") <= NOISE
         row, expected = results[0]["rows"][0], alone["rows"][0]
-        assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-4)
-        assert abs(row["train_top1"] - expected["train_top1"]) <= 100 / 25  # one at the border
+        assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-3)
+        assert abs(row["train_top1"] - expected["train_top1"]) <= 101 / 14  # one at the border
         assert said.count("epoch 1/1") == 1  # one speaks for all
         assert f"{count} processes" in said
 
@@ -187,6 +190,9 @@ SMALL = ("--limit-train", "96", "--limit-test", "32", "--batch-size", "24", "--e
 
 
 def test_the_command_line_can_be_interrupted(mpi, tmp_path):
+    version = subprocess.run([LAUNCHER, "--version"], capture_output=True, text=True).stdout
+    if "HYDRA" not in version:
+        pytest.skip("this mpiexec ends its processes on Ctrl-C, instead of handing it on")
     output = tmp_path / "run"
     arguments = (*SMALL, "--checkpoint-every", "1", "--output", str(output))
     process = command_line(2, *arguments, "--epochs", "50", cwd=tmp_path)
