@@ -22,7 +22,8 @@ TESTS = str(pathlib.Path(__file__).parents[1])
 NEAR = os.path.join(os.path.dirname(sys.executable), "mpiexec")  # that of the wheel `mpich`
 LAUNCHER = NEAR if os.path.exists(NEAR) else shutil.which("mpiexec")
 # Of the way the weights went. Between two instruction sets it can be as much: rounding decides on
-# which side of 0 an activation falls. Another dropout or another mean make it 0.4 and more.
+# which side of 0 an activation falls, and a batch norm over few values makes the most of it.
+# Another dropout or another mean make it 0.4 and more.
 NOISE = 0.05
 
 
@@ -70,22 +71,23 @@ def off(folder, reference):
 
 
 ONE_EPOCH = {"epochs": 1, "warmup_epochs": 0.0}
-# Steps of 11 and of 3 images: no two ranks get as many, and of four ranks one gets none at last.
 NETWORKS = {
     "resnet18": {
         "recipe": {"arch": "resnet18", "block": "NEW_12", "lr": 0.001},
-        "side": 16, "train": 14,
+        "side": 16,
     },
     "vgg11": {
         "recipe": {"arch": "vgg11", "block": "CBAM_1+SE_4", "lr": 0.001},
-        "side": 32, "train": 14,
+        "side": 32,
     },
 }  # fmt: skip
 
 
+# Two steps of 11 images, of which ranks get unequal parts; one of 3, of which one of four gets none.
+@pytest.mark.parametrize("train", [22, 3])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_result_equals_one_process(mpi, tmp_path, name):
-    job = {**NETWORKS[name]}
+def test_the_result_equals_one_process(mpi, tmp_path, name, train):
+    job = {**NETWORKS[name], "train": train}
     job["recipe"] = {**ONE_EPOCH, "batch_size": 11, "schedule": "constant", **job["recipe"]}
     _, (alone,) = launch(1, job, tmp_path / "1")
     for count in (2, 4):
@@ -95,7 +97,7 @@ def test_the_result_equals_one_process(mpi, tmp_path, name):
         assert off(tmp_path / str(count), tmp_path / "1") <= NOISE
         row, expected = results[0]["rows"][0], alone["rows"][0]
         assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-3)
-        assert abs(row["train_top1"] - expected["train_top1"]) <= 101 / 14  # one at the border
+        assert abs(row["train_top1"] - expected["train_top1"]) <= 101 / train  # one at the border
         assert said.count("epoch 1/1") == 1  # one speaks for all
         assert f"{count} processes" in said
 
