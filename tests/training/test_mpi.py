@@ -83,7 +83,7 @@ NETWORKS = {
 }  # fmt: skip
 
 
-# Two steps of 11 images, of which ranks get unequal parts; one of 3, of which one of four gets none.
+# Two steps of 11 images, in unequal parts; one of 3, of which one rank of four gets none.
 @pytest.mark.parametrize("train", [22, 3])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_result_equals_one_process(mpi, tmp_path, name, train):
