@@ -188,3 +188,27 @@ def test_alternating_flips_go_on_from_any_epoch(dataset):
 
 def test_augmentation_to_dict_and_back():
     assert Augmentation(**AUGMENT.to_dict()) == AUGMENT
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_parts_are_the_batches_cut_up(parts):
+    rng = np.random.default_rng(4)
+    data = from_arrays(rng.integers(0, 256, (21, 3, 8, 8), np.uint8), rng.integers(0, 3, 21),
+                       ["a", "b", "c"])  # fmt: skip
+    options = {"batch_size": 5, "augmentation": Augmentation(crop_padding=1, flip=0.5),
+               "shuffle": True, "seed": 9}  # fmt: skip
+    shares = [Loader(data, share=(k, parts), **options) for k in range(parts)]
+    together = zip(*(share.epoch(1) for share in shares), strict=True)
+    whole = list(Loader(data, **options).epoch(1))
+    for number, (batch, cut) in enumerate(zip(whole, together, strict=True)):
+        places = [share.part(number) for share in shares]
+        assert [first for first, _ in places] == [sum(n for _, n in places[:k])
+                                                  for k in range(parts)]  # fmt: skip
+        for field in ("images", "labels", "indices"):
+            counted = [getattr(part, field)[:n] for part, (_, n) in zip(cut, places, strict=True)]
+            assert np.array_equal(np.concatenate(counted), getattr(batch, field))
+            assert all(len(getattr(part, field)) == max(n, 1)
+                       for part, (_, n) in zip(cut, places, strict=True))  # fmt: skip
+    for wrong in ((2, 2), (-1, 2), (0, 0)):
+        with pytest.raises(ValueError, match="share must be"):
+            Loader(data, share=wrong)
