@@ -67,9 +67,9 @@ def test_metadata_that_lie_are_refused(trained, tmp_path, change, expected):
     [
         ({"position": None}, "no position to go on from"),
         ({"position": {"epoch": -1}}, "no position to go on from"),
-        ({"optimizer": {"dict": 3}}, "the optimiser's state or the history does not fit"),
-        ({"optimizer": None}, "the optimiser's state or the history does not fit"),
-        ({"history": [[1]]}, "the optimiser's state or the history does not fit"),
+        ({"optimizer": {"dict": 3}}, "the averaged weights or the history does not fit"),
+        ({"optimizer": None}, "the averaged weights or the history does not fit"),
+        ({"history": [[1]]}, "the averaged weights or the history does not fit"),
         ({"recipe": None}, "corrupt metadata: recipe: got NoneType"),
         ({"data": {}}, "this training was on other images"),
     ],

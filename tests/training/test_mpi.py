@@ -239,12 +239,12 @@ def test_several_without_mpi4py_are_refused(monkeypatch):
     Trainer(tiny.recipe(), False, distributed=False)
 
 
-def test_a_launcher_of_another_library_is_noticed(mpi):
+def test_a_launcher_of_another_library_is_noticed(mpi, tmp_path):
     code = ("import attnnet; from attnnet.errors import RankError\n"
             "try: attnnet.Trainer(None, False)\n"
             "except RankError as error: print(error)")  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600,
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=600,
         env=environment() | {"MV2_COMM_WORLD_SIZE": "2"},
     )  # fmt: skip
     assert "2 processes were started together, but mpi4py sees 1" in done.stdout, done.stderr
