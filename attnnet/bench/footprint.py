@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from .engine import Job
+from .engine import Engine, Job
 from .record import Record
 
 # What an installation brings beside NumPy: package -> the distributions that belong to it.
@@ -29,25 +29,28 @@ MEMORY = (
 )
 
 
-def memory(engines: Sequence[str], threads: int, jobs: Sequence[Job] = MEMORY) -> Iterator[Record]:
+def memory(
+    engines: Sequence[Engine], threads: int, jobs: Sequence[Job] = MEMORY
+) -> Iterator[Record]:
     """The peak resident memory of a process that makes three training steps.
 
     Args:
-        engines: names as in :mod:`attnnet.bench.child`. threads: of each process.
+        engines: those that train. threads: of each process.
     """
     for job in jobs:
         for engine in engines:
-            command = [sys.executable, "-m", "attnnet.bench.child", engine, str(threads), job.arch]
-            command += [job.block or "none", str(job.batch), str(job.classes)]
+            command = [sys.executable, "-m", "attnnet.bench.child", engine.name, str(threads)]
+            command += [job.arch, job.block or "none", str(job.batch), str(job.classes)]
             done = subprocess.run(command, capture_output=True, text=True)
             failed = done.returncode != 0
             yield Record(
                 "memory",
                 f"{job.network}, batch {job.batch}",
-                engine,
+                engine.name,
                 None if failed else float(done.stdout) / 2**20,
                 "MiB",
                 higher=False,
+                precision=engine.precision,
                 note=(done.stderr.strip().splitlines() or ["failed"])[-1] if failed else "",
             )
 

@@ -130,7 +130,7 @@ def _section(
         return scaling(rounds)
     if name == "memory":
         jobs = networks.only(only, footprint.MEMORY)
-        return footprint.memory([e.name for e in engines if e.trains], threads, jobs)
+        return footprint.memory([e for e in engines if e.trains], threads, jobs)
     if name == "import":
         return footprint.import_time(packages)
     return footprint.installed_size(packages)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from attnnet import bench
-from attnnet.bench import cams, networks, operations, scaling, timing
+from attnnet.bench import cams, footprint, networks, operations, scaling, timing
 from attnnet.bench.apart import Apart, Failed
 from attnnet.bench.engine import Attnnet, Engine, Job, Runner
 from attnnet.bench.record import Record, comparison, ratio
@@ -225,6 +225,17 @@ def test_more_threads_are_compared_with_one(monkeypatch):
         "resnet18, batch 2, threads 2",
     ]
     assert found["resnet18, batch 2, threads 1"] == 1
+
+
+def test_memory_is_that_of_a_training_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # not beside the source tree, which would be imported instead
+
+    class Half(Attnnet):
+        precision = "bfloat16"  # what the table sets apart
+
+    ours, half = footprint.memory([Attnnet(), Half()], 1, [SMALL])
+    assert ours.note == "" and ours.value > 50 and not ours.higher
+    assert (ours.precision, half.precision) == ("float32", "bfloat16")
 
 
 def test_command_writes_its_figures(tmp_path, capsys):
