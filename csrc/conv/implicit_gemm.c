@@ -230,7 +230,8 @@ static product forward_product(const attn_conv_plan *plan)
                      .to_stride = s->C * s->R * s->S};
 }
 
-void attn_conv_pack_panels(const attn_conv_plan *plan, float *panels, const float *weight)
+/* All panels of ATTN_FORM_PANELS, in parallel. */
+static void pack_panels(const attn_conv_plan *plan, float *panels, const float *weight)
 {
     product p = forward_product(plan);
     p.weight = weight;
@@ -463,5 +464,5 @@ static void make_plan(attn_conv_plan *plan)
 
 const attn_conv_engine attn_conv_implicit_gemm = {
     "implicit_gemm", ATTN_BLOCKED16, ATTN_BLOCKED16, false, fits, suits, make_plan,
-    attn_conv_pack_panels, forward, backward,
+    pack_panels, forward, backward,
 };

@@ -142,9 +142,6 @@ static inline bool attn_conv_is_small(const attn_conv_shape *s)
     return s->N * s->P * s->Q <= ATTN_FEW_PIXELS;
 }
 
-/* All panels of ATTN_FORM_PANELS, in parallel; C and K are multiples of 16. */
-void attn_conv_pack_panels(const attn_conv_plan *plan, float *panels, const float *weight);
-
 /* The width of panel `index` of a matrix with `columns` columns (a multiple of 16). */
 static inline int64_t attn_panel_width(int64_t columns, int64_t index)
 {

@@ -139,26 +139,28 @@ static void finish_plan(attn_conv_plan *plan)
     attn_winograd_backward_memory(plan);
 }
 
-static void make_plan(attn_conv_plan *plan)
+static void choose_blocks(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
     attn_conv_pass *f = &plan->forward, *b = &plan->backward;
-    choose_cuts(plan);
     f->block = f->by_channels ? 128 : block_of_images(attn_max(s->C, s->K));
     b->block = b->by_channels ? 128 : 64;
     finish_plan(plan);
 }
 
+static void make_plan(attn_conv_plan *plan)
+{
+    choose_cuts(plan);
+    choose_blocks(plan);
+}
+
 /* The backward pass is that of the large tiles. */
 static void make_small_plan(attn_conv_plan *plan)
 {
-    attn_conv_pass *f = &plan->forward;
     choose_cuts(plan);
-    f->tile = SMALL_TILE;
-    f->by_channels = true;
-    f->block = 128;
-    plan->backward.block = plan->backward.by_channels ? 128 : 64;
-    finish_plan(plan);
+    plan->forward.tile = SMALL_TILE;
+    plan->forward.by_channels = true;
+    choose_blocks(plan);
 }
 
 static void make_polyphase_plan(attn_conv_plan *plan)

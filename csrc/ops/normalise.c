@@ -36,8 +36,13 @@ void attn_norm_plan_make(attn_norm_plan *plan, int ndim, const int64_t *shape, a
     plan->mask_words = attn_ceil_div(plan->row, LANES);
 }
 
+typedef struct job job;
+
+/* Two numbers of each channel of a group. */
+typedef void (*quantities_function)(double *first, double *second, const job *j, int64_t group);
+
 /* Everything that the tasks of one pass read and write. */
-typedef struct {
+struct job {
     const attn_norm_plan *plan;
     attn_batch_norm_options options;
     attn_norm_gradient gradient; /* backward */
@@ -52,7 +57,8 @@ typedef struct {
     /* Where several processes share the batch (base/peers.h), each (C, 2): this one's mean and
      * squares, or sums of the gradient; the same of all of them; else NULL. */
     double *own, *whole;
-} job;
+    quantities_function quantities; /* what own is made of */
+};
 
 /* Larger tensors than the caches hold are written past them. */
 static bool past_caches(const attn_norm_plan *plan)
@@ -161,12 +167,27 @@ done:
     return status;
 }
 
-/* j->own and j->whole, with room for a count before each: {count, (C, 2)}. */
-static attn_status open_join(job *j)
+static void own_task(void *context, int64_t group, int worker)
+{
+    (void)worker;
+    const job *j = context;
+    double first[LANES], second[LANES], *own = j->own + 1 + group * j->plan->channels * 2;
+    j->quantities(first, second, j, group);
+    for (int lane = 0; lane < j->plan->channels; lane++) {
+        own[2 * lane] = first[lane];
+        own[2 * lane + 1] = second[lane];
+    }
+}
+
+/* Room for j->own and j->whole, each behind a count, {count, (C, 2)}; j->own is filled in. */
+static attn_status open_join(job *j, quantities_function quantities)
 {
     int64_t size = 1 + 2 * j->plan->C;
     ATTN_TRY(attn_alloc((void **)&j->own, (size_t)(2 * size) * sizeof(double)));
     j->whole = j->own + size;
+    j->own[0] = j->count;
+    j->quantities = quantities;
+    attn_parallel(own_task, j, j->plan->groups);
     return ATTN_OK;
 }
 
@@ -212,27 +233,15 @@ static void combine(double *mean, double *square, const job *j, int64_t group)
         square[lane] = squares[lane] > 0 || squares[lane] != squares[lane] ? squares[lane] : 0;
 }
 
-static void own_statistics_task(void *context, int64_t group, int worker)
-{
-    (void)worker;
-    const job *j = context;
-    double mean[LANES], square[LANES], *own = j->own + 1 + group * j->plan->channels * 2;
-    combine(mean, square, j, group);
-    for (int lane = 0; lane < j->plan->channels; lane++) {
-        own[2 * lane] = mean[lane];
-        own[2 * lane + 1] = square[lane];
-    }
-}
-
 /* The statistics of the whole batch, from those of each process's part: as `combine` does it, the
  * mean of all first, then each one's own squares and its mean's distance from it. */
 static attn_status join_statistics(job *j)
 {
     int64_t ranks = attn_get_peers()->ranks, C = j->plan->C, size = 1 + 2 * C;
     double *all;
-    ATTN_TRY(open_join(j));
-    attn_parallel(own_statistics_task, j, j->plan->groups);
-    j->own[0] = attn_get_peers()->images ? j->count : 0;
+    ATTN_TRY(open_join(j, combine));
+    if (attn_get_peers()->images == 0)
+        j->own[0] = 0;
     ATTN_TRY(attn_peers_collect(&all, j->own, size));
     memset(j->whole, 0, (size_t)size * sizeof *j->whole);
     for (int64_t rank = 0; rank < ranks; rank++)
@@ -410,27 +419,13 @@ static void sum_gradient(double sum[LANES], double product[LANES], const job *j,
                                                   group * plan->channels + lane);
 }
 
-static void own_gradient_task(void *context, int64_t group, int worker)
-{
-    (void)worker;
-    const job *j = context;
-    double sum[LANES], product[LANES], *own = j->own + 1 + group * j->plan->channels * 2;
-    sum_gradient(sum, product, j, group);
-    for (int lane = 0; lane < j->plan->channels; lane++) {
-        own[2 * lane] = sum[lane];
-        own[2 * lane + 1] = product[lane];
-    }
-}
-
 /* The sums over the whole batch: for dx alone, because the gradients of weight and bias are those of
  * this process's part, as all parameters' are. */
 static attn_status join_gradient(job *j)
 {
     int64_t size = 1 + 2 * j->plan->C;
     bool counts = attn_get_peers()->images > 0;
-    ATTN_TRY(open_join(j));
-    attn_parallel(own_gradient_task, j, j->plan->groups);
-    j->own[0] = j->count;
+    ATTN_TRY(open_join(j, sum_gradient));
     memset(j->whole, 0, (size_t)size * sizeof *j->whole);
     if (counts)
         memcpy(j->whole, j->own, (size_t)size * sizeof *j->whole);
