@@ -37,14 +37,17 @@ class StopRequest:
 
     def request(self) -> None:
         """Asks to stop, from any thread."""
+        self._ask(None)
+
+    def _ask(self, number: signal.Signals | None) -> None:
         self.requested = True
+        self.signal = number or self.signal
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.asked:
             self._restore()
             raise KeyboardInterrupt
-        self.requested = True
-        self.signal = signal.Signals(number)
+        self._ask(signal.Signals(number))
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is not threading.main_thread():

@@ -22,7 +22,6 @@ import traceback
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -311,15 +310,9 @@ class SharedStop(StopRequest):
     def asked(self) -> bool:
         return self._asked
 
-    def request(self) -> None:
+    def _ask(self, number: signal.Signals | None) -> None:
         self._asked = True
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
-            self._restore()
-            raise KeyboardInterrupt
-        self._asked = True
-        self._own = signal.Signals(number)
+        self._own = number or self._own
 
     def agree(self) -> None:
         told = [answer for answer in self._comm.allgather((self._asked, self._own)) if answer[0]]
