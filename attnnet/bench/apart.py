@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .engine import Runner
+from .runner import Runner
 from .timing import timed
 
 _DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG

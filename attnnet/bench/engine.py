@@ -11,6 +11,8 @@ import numpy as np
 from .. import create_model, functional, manual_seed, no_grad, optim
 from ..nn import Module
 from ..tensor import Tensor
+from .layers import Layer, LayerRunner, Part
+from .runner import Runner
 
 
 @dataclass(frozen=True)
@@ -59,18 +61,6 @@ class Job:
         return model
 
 
-class Runner(ABC):
-    """One engine at work on one job."""
-
-    @abstractmethod
-    def logits(self) -> np.ndarray:
-        """(batch, classes) float32 of the job's images in evaluation mode, as they are now."""
-
-    @abstractmethod
-    def step(self) -> None:
-        """What is timed: a training step, or the logits of the batch."""
-
-
 class Engine(ABC):
     """A way to train or to evaluate a network.
 
@@ -78,11 +68,13 @@ class Engine(ABC):
         name: for tables, for example "torch channels_last".
         precision: "float32" or "bfloat16".
         trains: whether it can; all can infer.
+        layers: whether it runs single layers, too.
     """
 
     name: str
     precision: str = "float32"
     trains: bool = True
+    layers: bool = False
 
     @abstractmethod
     def train(self, job: Job) -> Runner:
@@ -92,17 +84,27 @@ class Engine(ABC):
     def infer(self, job: Job) -> Runner:
         """Evaluation without gradients."""
 
+    def layer(self, layer: Layer, part: Part) -> Runner:
+        """One part of a layer, recorded for the backward pass; where `layers` is true."""
+        raise TypeError(f"{self.name} runs no single layers")
+
 
 class Attnnet(Engine):
     """This package."""
 
     name = "attnnet"
+    layers = True
 
     def train(self, job: Job) -> Runner:
         return _Training(job)
 
     def infer(self, job: Job) -> Runner:
         return _Inference(job)
+
+    def layer(self, layer: Layer, part: Part) -> Runner:
+        module = layer.module()
+        x = [Tensor(array, layer.wants_gradient) for array in layer.arrays()]
+        return LayerRunner(part, module, x, module.parameters(), Tensor)
 
 
 class _Inference(Runner):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from ..errors import unknown_name
-from .apart import Apart, Failed
-from .engine import Attnnet, Engine, Job, Runner
+from .compare import compare
+from .engine import Attnnet, Engine, Job
 from .footprint import MEMORY
 from .machine import peak_gflops
 from .record import Record
-from .timing import interleaved
+from .runner import Runner
 
 TRAINING = (
     Job("resnet18", None, 128),
@@ -37,7 +36,6 @@ INFERENCE = (
 # The largest difference of logits from ours that counts as the same network, as a share of the
 # largest logit.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
-SETTLE = 0.05  # seconds between two systems
 # PyTorch's attention holds whole maps: 22 GiB at batch 128. There it is timed on a smaller batch,
 # and images a second are what is compared.
 LARGEST_BATCH = {"AA": 16}
@@ -93,36 +91,24 @@ def _compare(
     engines: Sequence[Engine],
     rounds: int,
 ) -> Iterator[Record]:
-    runners: dict[str, Apart] = {}
-    batches: dict[str, int] = {}
-    notes: dict[str, str] = {}
-    with ExitStack() as stack:
-        for engine in engines:
-            taken = job if isinstance(engine, Attnnet) else smaller(job)
-            make = engine.train if section == "training" else engine.infer
-            try:
-                runner = stack.enter_context(closing(Apart(partial(make, taken))))
-                notes[engine.name] = _difference(runner, taken, engine.precision)
-            except Failed as error:  # another system's failure must not end the benchmark
-                if isinstance(engine, Attnnet):
-                    raise
-                notes[engine.name] = f"failed: {error}"
-            if notes[engine.name]:
-                continue
-            runners[engine.name], batches[engine.name] = runner, taken.batch
-            if taken.batch != job.batch:
-                notes[engine.name] = f"at batch {taken.batch}"
-        times = interleaved(runners, rounds, rest=SETTLE if len(runners) > 1 else 0)
-    if job.batch > 1:
-        done = (3 if section == "training" else 1) * job.flops / times[Attnnet.name].median / 1e9
-        notes[Attnnet.name] = (
-            f"{done:.0f} direct-equivalent GFLOP/s, {100 * done / peak_gflops():.0f} % of the peak"
-        )
+    jobs = {e.name: job if isinstance(e, Attnnet) else smaller(job) for e in engines}
+
+    def make(engine: Engine) -> Callable[[], Runner]:
+        kind = engine.train if section == "training" else engine.infer
+        return partial(kind, jobs[engine.name])
+
+    times, notes = compare(engines, make, _wrong, rounds)
     for engine in engines:
-        time = times.get(engine.name)
-        value = None
+        time, batch = times.get(engine.name), jobs[engine.name].batch
+        value, note = None, notes.get(engine.name, "")
         if time is not None:
-            value = 1e3 * time.median if job.batch == 1 else batches[engine.name] / time.median
+            value = 1e3 * time.median if job.batch == 1 else batch / time.median
+            if batch != job.batch:
+                note = f"at batch {batch}"
+            elif isinstance(engine, Attnnet) and job.batch > 1:
+                done = (3 if section == "training" else 1) * job.flops / time.median / 1e9
+                share = 100 * done / peak_gflops()
+                note = f"{done:.0f} direct-equivalent GFLOP/s, {share:.0f} % of the peak"
         yield Record(
             section,
             case,
@@ -132,16 +118,15 @@ def _compare(
             higher=job.batch != 1,
             precision=engine.precision,
             spread=time.spread if time else None,
-            note=notes[engine.name],
+            note=note,
         )
 
 
-def _difference(runner: Runner, job: Job, precision: str) -> str:
-    """What is wrong with the engine's logits; "" where they are ours."""
-    ours, theirs = Attnnet().infer(job).logits(), runner.logits()
+def _wrong(theirs: np.ndarray, ours: np.ndarray, precision: str) -> str:
+    ours = ours[: len(theirs)]  # a smaller batch holds the first of the images
     if theirs.shape != ours.shape:
-        return f"not timed: logits of shape {theirs.shape}, expected {ours.shape}"
+        return f"logits of shape {theirs.shape}, expected {ours.shape}"
     gap = float(np.abs(theirs - ours).max() / np.abs(ours).max())
     if not gap <= TOLERANCE[precision]:
-        return f"not timed: its logits are off by {100 * gap:.2g} % of the largest"
+        return f"its logits are off by {100 * gap:.2g} % of the largest"
     return ""

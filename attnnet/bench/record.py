@@ -86,7 +86,8 @@ def comparison(records: Sequence[Record]) -> str:
         precisions = [
             precision
             for precision in ("float32", "bfloat16")
-            if any(r.precision == precision and r.engine != "attnnet" for r in here)
+            if "attnnet" in engines
+            and any(r.precision == precision and r.engine != "attnnet" for r in here)
         ]
         head += [f"x best {precision}" for precision in precisions]
         rows = []

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from .. import get_num_threads
 from ..errors import unknown_name
-from . import cams, footprint, networks, operations
+from . import algorithms, cams, footprint, networks, operations
 from .engine import Attnnet, Engine
 from .machine import PEERS, describe
 from .record import Record, comparison
 from .scaling import scaling
 
 SECTIONS = (
-    "operations", "blocks", "training", "inference", "cams", "scaling", "memory", "import", "size",
+    "operations", "algorithms", "blocks", "training", "inference", "cams", "scaling", "memory",
+    "import", "size",
 )  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def run(
             section cams (default: none).
         only: networks of the sections training, inference and memory, for example "resnet18" or
             "resnet18:NEW_12" (default: all).
-        batch: of the sections operations and blocks (default 128).
+        batch: of the sections operations, algorithms and blocks (default 128).
         rounds: how often each piece is timed, in turn with the others (default 5).
         output: folder for bench.json and, where matplotlib is installed, bench.png (default: no
             files).
@@ -116,9 +117,11 @@ def _section(
     threads = get_num_threads()
     packages = [p for p in ("attnnet", *vs) if p in footprint.INSTALLED]
     if name == "operations":
-        return operations.operations(batch, rounds)
+        return operations.operations(engines, batch, rounds)
+    if name == "algorithms":
+        return algorithms.algorithms(batch, rounds)
     if name == "blocks":
-        return operations.blocks(batch, rounds)
+        return operations.blocks(engines, batch, rounds)
     if name == "training":
         jobs = networks.only(only, networks.TRAINING)
         return networks.training([e for e in engines if e.trains], rounds, jobs)

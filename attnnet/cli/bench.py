@@ -6,10 +6,10 @@ import argparse
 
 from .choice import add_threads_argument, use_threads
 
-_ABOUT = """Sections: operations, blocks, training, inference, cams, scaling, memory, import, size;
-default: all but scaling. Systems to compare with must be installed: torch, onnxruntime, openvino,
-mnn (the last three need onnx as well, and infer only), grad-cam (class activation maps only). The
-outputs are compared before anything is timed."""
+_ABOUT = """Sections: operations, algorithms, blocks, training, inference, cams, scaling, memory,
+import, size; default: all but scaling. Systems to compare with must be installed: torch,
+onnxruntime, openvino, mnn (the last three need onnx as well, and infer only), grad-cam (class
+activation maps only). The outputs are compared before anything is timed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only", nargs="+", default=[], metavar="ARCH[:BLOCK]",
         help="networks of the sections training, inference and memory; default: all",
     )  # fmt: skip
-    parser.add_argument("--batch", type=int, default=128, metavar="N", help="batch of operations "
-                        "and blocks; default 128")  # fmt: skip
+    parser.add_argument("--batch", type=int, default=128, metavar="N", help="batch of operations, "
+                        "algorithms and blocks; default 128")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds; default 5")
     add_threads_argument(parser)
     parser.add_argument("--output", metavar="DIR", help="write bench.json and bench.png there")

@@ -13,12 +13,17 @@ import numpy as np
 import pytest
 
 from attnnet import bench
-from attnnet.bench import cams, footprint, networks, operations, scaling, timing
+from attnnet.bench import algorithms, cams, footprint, networks, operations, scaling, timing
 from attnnet.bench.apart import Apart, Failed
-from attnnet.bench.engine import Attnnet, Engine, Job, Runner
+from attnnet.bench.engine import Attnnet, Engine, Job
+from attnnet.bench.exact import convolve
+from attnnet.bench.layers import PARTS, Block, Convolution, Norm, convolutions
 from attnnet.bench.record import Record, comparison, ratio
+from attnnet.bench.runner import Runner
 from attnnet.bench.timing import Timing, interleaved
 from attnnet.cli import main
+
+from reference import layers as twins
 
 
 def test_work_is_timed_in_turn():
@@ -83,7 +88,7 @@ def test_table_compares_with_the_best_of_each_precision():
 
 
 def test_convolutions_of_a_network_at_their_shapes():
-    found = operations.convolutions("resnet18", 128)
+    found = convolutions("resnet18", 128)
     names = [c.name for c in found]
     assert names[:3] == [
         "conv 3x3 3->64 at 32x32",
@@ -92,7 +97,6 @@ def test_convolutions_of_a_network_at_their_shapes():
     ]
     assert len(names) == len(set(names)) == 11 and "conv 1x1 256->512 at 8x8, stride 2" in names
     assert found[2].flops == 2 * 128 * 16 * 16 * 128 * 64 * 9
-    assert operations._error(found[1]) < 1e-5
 
 
 class Wrong(Engine):
@@ -100,17 +104,90 @@ class Wrong(Engine):
 
     name = "wrong"
 
+    def __init__(self, layers=False):
+        self.layers = layers
+
     def infer(self, job):
-        class Zeros(Runner):
-            def logits(self):
-                return np.zeros((job.batch, job.classes), np.float32)
-
-            step = logits
-
-        return Zeros()
+        return Zeros((job.batch, job.classes))
 
     def train(self, job):
         raise RuntimeError("cannot")
+
+    def layer(self, layer, part):
+        if part == "backward":
+            raise TypeError("wrong runs no backward pass")
+        return Zeros(layer.shape)
+
+
+class Zeros(Runner):
+    def __init__(self, shape):
+        self.shape = shape
+
+    def logits(self):
+        return np.zeros(self.shape, np.float32)
+
+    step = logits
+
+
+SMALL_LAYERS = [
+    Convolution((2, 16, 6, 6), (16, 16, 3, 3), 1, 1),
+    Convolution((2, 3, 6, 6), (16, 3, 3, 3), 1, 1),
+    Norm((2, 16, 4, 4)),
+    Block((2, 16, 6, 6), "CBAM"),
+]
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("layer", SMALL_LAYERS, ids=lambda layer: layer.name)
+def test_torch_runs_the_same_layer(layer, part):
+    pytest.importorskip("torch")
+    from attnnet.bench.peers.torch_engine import TorchEngine
+
+    engines = [Attnnet(), TorchEngine("torch channels_last", channels_last=True)]
+    ours, theirs = operations._layer("operations", layer, part, engines, 1, 1e9, 1e9)
+    assert ours.value > 0 and theirs.value > 0, theirs.note
+    assert ours.case == f"{layer.name}, {part}" and ours.unit == "ms" and not ours.higher
+
+
+def test_a_layer_that_computes_something_else_is_not_timed():
+    engines = [Attnnet(), Wrong(layers=True), Wrong(layers=False)]
+    ours, wrong = operations._layer("operations", SMALL_LAYERS[0], "forward", engines, 1, 1, 1)
+    assert ours.value > 0 and wrong.value is None
+    assert wrong.note == "not timed: its result is off by 1e+02 %"
+    backward = operations._layer("operations", SMALL_LAYERS[0], "backward", engines, 1, 1, 1)
+    assert [r.note for r in backward][1] == "failed: TypeError: wrong runs no backward pass"
+
+
+def test_roofline_counts_what_the_part_must_do():
+    layer = Convolution((2, 16, 6, 6), (16, 16, 3, 3), 1, 1)
+    note = operations._roofline(layer, "backward", 1e-6, 100.0, 1.0)
+    speed = 2 * 2 * 2 * 36 * 16 * 16 * 9 / 1e-6 / 1e9
+    assert note.startswith(f"{speed:.0f} GFLOP/s, {speed:.0f} % of the peak, ")
+    assert operations._roofline(Norm((1, 1000, 10, 10)), "forward", 1e-3, 1, 4) == (
+        "2 GB/s, 40 % of the memory's"
+    )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_exact_convolution(stride):
+    layer = Convolution((2, 3, 7, 6), (4, 3, 3, 3), stride, 1)
+    rng = np.random.default_rng(5)
+    x, weight = rng.standard_normal(layer.shape), rng.standard_normal(layer.weight)
+    y, backward = twins.conv2d(x, weight, None, stride, 1, 1)
+    dy = rng.standard_normal(y.shape)
+    dx, dweight = backward(dy)[:2]
+    for found, right in zip(convolve(layer, x, weight, dy), (y, dx, dweight), strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-12, atol=1e-12)
+
+
+def test_algorithms_are_timed_and_held_against_float64(monkeypatch):
+    monkeypatch.setattr(algorithms, "SHAPES", ((16, 8, 16, 1),))
+    found = {(r.case, r.engine): r for r in algorithms.algorithms(2, 1)}
+    names = {engine for _, engine in found}
+    assert {"winograd", "implicit_gemm", "im2col"} <= names and "polyphase" not in names
+    for (case, _), record in found.items():
+        assert 0 < record.value < (100 if "error" in case else 1e5)
+    assert len(found) == 5 * len(names)
 
 
 class Counter(Runner):

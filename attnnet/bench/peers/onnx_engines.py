@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ... import export_onnx
-from ..engine import Engine, Job, Runner
+from ..engine import Engine, Job
+from ..runner import Runner
 
 
 class OnnxEngine(Engine):

@@ -167,8 +167,8 @@ class AA(nn.Module):
 
 def make(name: str, channels: int, size: int) -> nn.Module:
     """The named block for (N, channels, size, size)."""
-    if name == "AA":
-        return AA(channels, size, size)
+    if name in ("AA", "AA_ORIGINAL"):
+        return AA(channels, size, size, "paper" if name == "AA" else "original")
     if name in ("SE_SA", "SEC_SA"):
         return nn.Sequential((SE if name == "SE_SA" else SEC)(channels), SA())
     plain = {c.__name__: c for c in (SE, SEC, CA, SA, CBAM, NEW, NAB)}

@@ -6,10 +6,14 @@ import contextlib
 
 import numpy as np
 import torch
+import torch._functorch.config as functorch
 from torch.nn import functional as F
 
-from ..engine import Engine, Job, Runner
-from . import torch_networks
+from ...nn import Module
+from ..engine import Engine, Job
+from ..layers import Layer, LayerRunner, Part
+from ..runner import Runner
+from . import torch_layers, torch_networks
 
 
 class TorchEngine(Engine):
@@ -21,6 +25,8 @@ class TorchEngine(Engine):
         compile: through torch.compile; for evaluation with frozen weights.
         bfloat16: autocast of convolutions and matrix products.
     """
+
+    layers = True
 
     def __init__(
         self,
@@ -39,6 +45,15 @@ class TorchEngine(Engine):
     def infer(self, job: Job) -> Runner:
         return _Inference(self, job)
 
+    def layer(self, layer: Layer, part: Part) -> Runner:
+        module = self.with_weights(torch_layers.build(layer), layer.module())
+        x = [self.tensor(array).requires_grad_(layer.wants_gradient) for array in layer.arrays()]
+        forward = module
+        if self.compile:
+            functorch.donated_buffer = False  # the backward pass is repeated
+            forward = torch.compile(module)
+        return LayerRunner(part, forward, x, module.parameters(), self.tensor)
+
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context that every forward runs in."""
         return torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16)
@@ -46,9 +61,17 @@ class TorchEngine(Engine):
     def network(self, job: Job) -> torch.nn.Module:
         """The job's network in PyTorch, with the same weights."""
         model = torch_networks.create(job.arch, job.block, num_classes=job.classes)
-        state = {name: torch.tensor(value) for name, value in job.model().state_dict().items()}
-        model.load_state_dict(state)
-        return model.to(memory_format=self.memory_format)
+        return self.with_weights(model, job.model())
+
+    def with_weights(self, module: torch.nn.Module, ours: Module) -> torch.nn.Module:
+        """The module with the weights of the one of this package."""
+        state = {name: torch.tensor(value) for name, value in ours.state_dict().items()}
+        module.load_state_dict(state)
+        return module.to(memory_format=self.memory_format)
+
+    def tensor(self, array: np.ndarray) -> torch.Tensor:
+        """A tensor of the values, images (N, C, H, W) in the engine's memory format."""
+        return torch.tensor(array).to(memory_format=self.memory_format)
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -60,7 +83,7 @@ class _Inference(Runner):
     def __init__(self, engine: TorchEngine, job: Job) -> None:
         self.engine = engine
         self.model = engine.network(job).eval()
-        self.images = torch.tensor(job.images).to(memory_format=engine.memory_format)
+        self.images = engine.tensor(job.images)
         self.forward = self.model
         if engine.compile:
             torch._dynamo.reset()
@@ -80,7 +103,7 @@ class _Training(Runner):
     def __init__(self, engine: TorchEngine, job: Job) -> None:
         self.engine = engine
         self.model = engine.network(job)
-        self.images = torch.tensor(job.images).to(memory_format=engine.memory_format)
+        self.images = engine.tensor(job.images)
         self.labels = torch.tensor(job.labels)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4
