@@ -16,6 +16,7 @@ from . import _blas
 
 _blas.load()
 
+from . import cores as _cores  # noqa: E402
 from . import functional, random  # noqa: E402
 from .autograd import enable_grad, is_grad_enabled, no_grad  # noqa: E402
 from .config import (  # noqa: E402
@@ -28,6 +29,8 @@ from .config import (  # noqa: E402
 )
 from .random import get_rng_state, manual_seed, set_rng_state  # noqa: E402
 from .tensor import Tensor, from_dlpack, tensor  # noqa: E402
+
+set_num_threads(_cores.default_threads())
 
 _MODULES = (
     "bench", "cli", "data", "errors", "explain", "interop", "models", "nn", "optim", "plots",

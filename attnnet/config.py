@@ -10,7 +10,12 @@ from . import _core
 
 
 def get_num_threads() -> int:
-    """Threads that operations use; by default one for each core this process may use."""
+    """Threads that operations use.
+
+    By default as many as ``ATTNNET_NUM_THREADS`` or ``OMP_NUM_THREADS`` say at import; without
+    either one for each core that the process's affinity and its control group (a container's
+    limit) leave it.
+    """
     return _core.num_threads()
 
 

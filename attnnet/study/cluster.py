@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..config import get_num_threads
+from .. import cores
 from ..errors import CheckpointError
 from ..training.interrupt import StopRequest
 from .execute import Task
@@ -135,14 +135,14 @@ class Cluster:
 
     def _threads_of_workers(self) -> dict[str, int]:
         """By a worker's address, the cores of its machine over the tasks that it takes at once."""
-        cores = self._client.run(get_num_threads)
+        threads = self._client.run(_threads_of_machine)
         facts = self._client.scheduler_info()["workers"]
         at_once: Counter[str] = Counter()
         for worker in facts.values():
             at_once[worker["host"]] += worker["nthreads"]
         return {
             address: max(1, count // at_once[facts[address]["host"]])
-            for address, count in cores.items() if address in facts
+            for address, count in threads.items() if address in facts
         }  # fmt: skip
 
     def _hear(self, message: tuple[float, Any]) -> None:
@@ -197,7 +197,8 @@ def do(
 
     me = get_worker()
     share = threads or of_workers.get(me.address)
-    share = share or max(1, get_num_threads() // me.state.nthreads)  # of a worker that came later
+    # A worker that came later.
+    share = share or max(1, _threads_of_machine() // me.state.nthreads)
     task = Task(**{**fields, "imports": tuple(fields["imports"]), "threads": share})
     studies = _Studies(topic)
     for death_count in range(1, 2 + RETRIES):
@@ -209,6 +210,12 @@ def do(
     message = f"{how}, {death_count} times"
     write_failure(task.folder, "Died", message)
     return {"state": "failed", "kind": "Died", "message": message}
+
+
+def _threads_of_machine() -> int:
+    """What a worker's tasks share. ``OMP_NUM_THREADS`` does not count here: Dask sets it to 1 for
+    libraries that know nothing of one another."""
+    return cores.own() or cores.free()
 
 
 def _one_process(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
+import math
 import signal
 import sys
 import time
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from .. import _core
+from .. import _core, cores
 from ..errors import CheckpointError, DataError, NaNLossError, RankError
 from ..extras import need
 from .evaluate import Evaluation, EvaluationStopped, logits_of, score
@@ -199,12 +199,14 @@ class MPIRanks(Ranks):
     def share_cores(self) -> None:
         from .. import get_num_threads, set_num_threads
 
-        mine = _cores()
-        users = Counter(core for cores in self._host.allgather(mine) for core in cores)
+        mine = cores.affinity()
+        users = Counter(core for theirs in self._host.allgather(mine) for core in theirs)
         # Launchers may have given each process cores of its own, or leave all to all.
-        share = sum(1 / users[core] for core in mine)
-        if get_num_threads() == min(len(mine), 256):  # nobody chose another number
-            set_num_threads(min(256, max(1, int(share + 1e-6))))
+        share = min(
+            sum(1 / users[core] for core in mine), (cores.quota() or math.inf) / self._host.size
+        )
+        if cores.chosen() is None and get_num_threads() == cores.free():
+            set_num_threads(min(cores.MOST_THREADS, max(1, int(share + 1e-6))))
 
     def describe(self) -> list[str]:
         from .. import get_num_threads
@@ -319,10 +321,3 @@ class SharedStop(StopRequest):
         if told:
             self.requested = True
             self.signal = self.signal or next((number for _, number in told if number), None)
-
-
-def _cores() -> list[int]:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reference import layers as twins
 
 from attnnet import bench
 from attnnet.bench import algorithms, cams, footprint, networks, operations, scaling, timing
@@ -22,8 +23,6 @@ from attnnet.bench.record import Record, comparison, ratio
 from attnnet.bench.runner import Runner
 from attnnet.bench.timing import Timing, interleaved
 from attnnet.cli import main
-
-from reference import layers as twins
 
 
 def test_work_is_timed_in_turn():

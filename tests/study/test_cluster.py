@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from reference import processes
 
+from attnnet import cores
 from attnnet.errors import CheckpointError
 from attnnet.study import cluster, run
 from attnnet.study.cluster import Cluster, connect
@@ -166,3 +167,11 @@ def test_without_distributed(monkeypatch):
 def test_workers_are_of_this_machine(tmp_path):
     with pytest.raises(ValueError, match="workers is of this machine"):
         run(plan(), tmp_path / "s", 2, scheduler="tcp://127.0.0.1:1")
+
+
+def test_dasks_own_number_of_threads_is_not_the_machines(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(cores, "free", lambda: 12)
+    assert cluster._threads_of_machine() == 12
+    monkeypatch.setenv("ATTNNET_NUM_THREADS", "5")
+    assert cluster._threads_of_machine() == 5
