@@ -199,6 +199,10 @@ class Loader:
         first, end = images * k // n, images * (k + 1) // n
         return first, end - first
 
+    def image_size(self, epoch: int) -> tuple[int, int]:
+        """Height and width of the images of an epoch, from 0, in pixels."""
+        return self.augmentation.size(epoch, self.dataset.height, self.dataset.width)
+
     def _batch(self, order: np.ndarray, epoch: int, number: int) -> Batch:
         data, how = self.dataset, self.augmentation
         first, images = self.part(number)
@@ -207,7 +211,7 @@ class Loader:
         images = _core.augment(data.images, indices, self.mean, self.std, how.crop_padding,
                                how.padding_mode == "reflect", how.flip,
                                how.flip_mode == "alternating", how.cutout, self.seed, epoch)
-        size = how.size(epoch, data.height, data.width)
+        size = self.image_size(epoch)
         if size != images.shape[2:]:
             images = _core.shrink(images, *size)
         return Batch(images, data.labels[indices], indices)

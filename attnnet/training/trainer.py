@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shlex
 import signal
@@ -108,7 +109,7 @@ class Trainer:
         self.stop_request = StopRequest()
         self.best_evaluation: Evaluation | None = None
         self.best_weights: dict[str, np.ndarray] | None = None  # only where no file holds them
-        self._paces: list[float] = []  # seconds of the epochs of this process
+        self._paces: list[float] = []  # seconds a pixel of each epoch of this process
         self._torn = False
         self.owed: bool | None = None  # a checkpoint that could not be written; True: of the best
         self.run_folder: RunFolder | None = None
@@ -215,7 +216,12 @@ class Trainer:
         if not self._paces:
             return None
         recent = self._paces[-5:]
-        return sum(recent) / len(recent) * (self._end - self.epoch)
+        pixels = sum(self._pixels(epoch) for epoch in range(self.epoch, self._end))
+        return sum(recent) / len(recent) * pixels
+
+    def _pixels(self, epoch: int) -> int:
+        """Of a training image in an epoch: what the epoch's time is about proportional to."""
+        return math.prod(self.data.loader.image_size(epoch))
 
     def describe(self) -> list[str]:
         """What is trained on what, in a few lines."""
@@ -413,7 +419,7 @@ class Trainer:
         improved = evaluation.top1 > position.best.top1
         with self._whole():
             self.history.append(row)
-            self._paces.append(row["seconds"])
+            self._paces.append(row["seconds"] / self._pixels(self.epoch))
             position.seconds += row["seconds"]
             position.epoch, position.batch, position.sums = self.epoch + 1, 0, EpochSums()
             if improved:

@@ -41,6 +41,14 @@ def test_sizes_follow_the_epochs_and_resume_is_bit_for_bit(tmp_path):
     assert_same_training(tmp_path / "a", tmp_path / "b")
 
 
+def test_the_estimate_of_what_is_left_counts_pixels(tmp_path):
+    trainer = Trainer(Recipe(**SMALL), tmp_path, progress=False)
+    trainer.fit(stop_after=1)
+    trainer._end = 3
+    first = trainer.history[0]["seconds"]
+    assert trainer.remaining_seconds() == pytest.approx(first * (20**2 + 32**2) / 16**2)
+
+
 def test_the_log_says_so(tmp_path):
     trainer = Trainer(Recipe(**SMALL), False, progress=False)
     trainer.prepare()
