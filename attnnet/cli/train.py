@@ -98,9 +98,21 @@ def _add_field(group: Any, name: str, annotation: str) -> None:
     metavar = "NAME" if annotation.startswith("str") else "N" if "int" in annotation else "X"
     if name in _CHOICES:
         metavar = None  # argparse shows the choices
+    if annotation.startswith("tuple"):
+        common.update(nargs="+", action=_Joined)
     group.add_argument(
         option, type=converter(annotation), metavar=metavar, choices=_CHOICES.get(name), **common
     )
+
+
+class _Joined(argparse.Action):
+    """Several numbers, with spaces or commas between them."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        joined = None if values == [None] else tuple(n for part in values for n in part or ())
+        setattr(namespace, self.dest, joined)
 
 
 def converter(annotation: str) -> Callable[[str], Any]:

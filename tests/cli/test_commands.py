@@ -161,7 +161,7 @@ def test_options_of_every_kind():
     add_arguments(parser)
     words = (
         "--dataset cifar100 --arch vgg16 --block none --validation 0.1 --mean 0.5,0.5,0.5 "
-        "--std 0.2,0.2,0.2 --milestones 10,20 --schedule multistep --nesterov --clip-norm 2 "
+        "--std 0.2 0.2,0.2 --milestones 10,20 --schedule multistep --nesterov --clip-norm 2 "
         "--limit-train none --no-test-flip --seed 3"
     )
     recipe = read_recipe(parser.parse_args(words.split()))
