@@ -16,6 +16,12 @@
     python3 dev.py fuzz [READER...] [--runs N | --seconds S] [--keep]
                                    gives hostile files to all that reads files, led by coverage
                                    where atheris can be had (see tests/fuzz/run.py)
+    python3 dev.py properties [--examples N] [--seed S]
+                                   every operation and block on random shapes against the float64
+                                   twins, on each instruction set (see tests/properties/run.py)
+    python3 dev.py networks [--hours H | --count N] [--seed S]
+                                   trains random networks here and in PyTorch, and compares, for
+                                   hours (see tests/properties/compare.py)
     python3 dev.py kill [--times N]
                                    kills trainings at random moments (default: 200 times)
 
@@ -129,10 +135,24 @@ def kill(arguments: list[str]) -> int:
     return subprocess.run([programs / "python", runner, *arguments], cwd=ROOT).returncode
 
 
+def properties(arguments: list[str]) -> int:
+    """Runs the property tests on many examples."""
+    programs = environment(".venv-test", ".[dev]")
+    runner = ROOT / "tests" / "properties" / "run.py"
+    return subprocess.run([programs / "python", runner, *arguments], cwd=ROOT).returncode
+
+
+def networks(arguments: list[str]) -> int:
+    """Trains random networks beside PyTorch's."""
+    programs = environment(".venv-test", ".[dev]", *(p for p in MORE if p.startswith("torch")))
+    runner = ROOT / "tests" / "properties" / "compare.py"
+    return subprocess.run([programs / "python", runner, *arguments], cwd=ROOT).returncode
+
+
 def main() -> int:
     jobs = {
         "demo": demo, "test": test, "notebooks": notebooks, "sanitize": sanitize, "wheel": wheel,
-        "docs": docs, "fuzz": fuzz, "kill": kill,
+        "docs": docs, "fuzz": fuzz, "kill": kill, "properties": properties, "networks": networks,
     }  # fmt: skip
     if sys.version_info < (3, 10):  # noqa: UP036  (run by whatever Python the user has)
         print("attnnet needs Python 3.10 or newer", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from reference import blocks, golden
+from reference.block_harness import build, check, lengths_of, scale_of
 from reference.compare import assert_close
 from reference.harness import LAYOUTS, draw, make
 from reference.states import draw_state
@@ -22,63 +23,6 @@ SHAPES = [
     (5, 128, 7, 7),
     (2, 64, 1, 3),
 ]
-
-
-def build(name, channels, height, width, state, training, **options):
-    """The block with the state loaded."""
-    size = {"height": height, "width": width} if name in ("AA", "NAB") else {}
-    block = getattr(nn, name)(channels, **size, **options)
-    result = block.load_state_dict(state)
-    assert not result.missing_keys and not result.unexpected_keys
-    return block.train(training)
-
-
-def lengths_of(name, shape):
-    """Reduction lengths (of y, of gradients): the longest chain of sums on the way to each."""
-    n, c, h, w = shape
-    forward = c * (49 if name == "NAB" else 9) + h * w
-    return forward, forward + n * h * w
-
-
-def check(name, shape, x, state, dy, training, layout, method="__call__", **options):
-    """One forward and backward of a block against its twin."""
-    block = build(name, *shape[1:], state, training, **options)
-    leaf = make(x, layout, requires_grad=True)
-    expected, backward, after = blocks.twin(name, x, state, training, **options)
-    forward, back = lengths_of(name, shape)
-    y = getattr(block, method)(leaf)
-    assert_close(y, expected, forward, "y")
-    y.backward(make(dy, layout))
-    dx, grads = backward(np.asarray(dy, np.float64))
-    assert_close(leaf.grad, dx, back, "dx")
-    parameters = dict(block.named_parameters())
-    assert set(parameters) == set(grads)
-    for key, value in grads.items():
-        assert_close(parameters[key].grad, value, back, key, scale_of(key, grads, dy, shape))
-    buffers = block.state_dict()
-    for key, value in after.items():
-        assert_close(buffers[key], value, forward, key)
-    for key in buffers:
-        if key.endswith("num_batches_tracked"):
-            assert buffers[key] == state[key] + training, key
-    return block
-
-
-def scale_of(key, grads, dy, shape):
-    """What errors are measured against where the terms of a gradient may cancel.
-
-    A bias in front of a batch norm has none at all: there it is its weight's gradient. The two
-    single numbers of a batch norm are sums of as many terms, of about 0.1, as dy has elements; and
-    where an image has one row, AA's row terms only shift all logits alike.
-    """
-    if golden.is_zero_gradient(key):
-        return float(np.abs(grads[key.replace("bias", "weight")]).max())
-    for pair in (("bn.weight", "bn.bias"), ("rel_encoding_h", "rel_encoding_w")):
-        if key.endswith(pair):
-            largest = max(float(np.abs(grads[k]).max()) for k in grads if k.endswith(pair))
-            terms = 0.1 * np.sqrt(np.size(dy)) if pair[0] == "bn.weight" else 0.0
-            return max(largest, terms)
-    return 0.0
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -8,22 +8,25 @@ faster, and ten times less exact (1e-6 to 2e-6 of an output's size, against 2e-7
 
 from __future__ import annotations
 
-import contextlib
-import os
-
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from reference import networks  # noqa: E402
-from reference.compare import EPS32, relative_l2  # noqa: E402
+from reference.compare import relative_l2  # noqa: E402
+from reference.traces import (  # noqa: E402
+    MULTIPLES,
+    check_evaluation,
+    check_logits,
+    check_losses,
+    convolutions_by,
+    on_any_seed,
+)
 
 import attnnet  # noqa: E402
-from attnnet import _core  # noqa: E402
 from attnnet.bench.peers import torch_networks  # noqa: E402
 
-MULTIPLES = {"im2col": 8, None: 40}  # convolution algorithm (None: as chosen) -> of the gap
 STEPS = 10
 BLOCKS = [None, "CA", "SE", "SEC", "SA", "AA", "CBAM", "NEW", "NAB", "SE_SA", "SEC_SA"]
 
@@ -35,63 +38,6 @@ def one_torch_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def on_any_seed(check):
-    """Runs ``check(seed)`` until it passes, three times at most.
-
-    A maximum in a pool whose two largest are equal to rounding can fall either way, which no
-    smooth state prevents. That happens at one seed in many; what fails at three is wrong.
-    """
-    failures = []
-    for seed in range(3):
-        try:
-            return check(seed)
-        except AssertionError as failure:
-            failures.append(f"seed {seed}: {failure}")
-    raise AssertionError("\n".join(failures))
-
-
-@contextlib.contextmanager
-def convolutions_by(algorithm):
-    _core.set_convolution_algorithm(algorithm)
-    try:
-        yield
-    finally:
-        _core.set_convolution_algorithm(os.environ.get("ATTNNET_CONVOLUTION"))
-
-
-def check_losses(ours, theirs, exact, multiple):
-    gap = max(abs(a / b - 1) for a, b in zip(theirs, exact, strict=True))
-    for step, (a, b) in enumerate(zip(ours, exact, strict=True)):
-        error = abs(a / b - 1)
-        if not (error <= multiple * max(gap, 2 * EPS32)):
-            raise AssertionError(f"loss of step {step}: {a} against {b}, PyTorch's gap {gap:.1e}")
-
-
-def check_logits(ours, theirs, exact, multiple, what="logits"):
-    gap = max(relative_l2(theirs, exact), 2 * EPS32)
-    error = relative_l2(ours, exact)
-    if not (error <= multiple * gap):
-        raise AssertionError(f"{what}: {error:.1e}, PyTorch's gap {gap:.1e}")
-
-
-def check_evaluation(c, state):
-    """Logits in eval mode, with batch norm folded (no_grad) and as it stands (with gradients)."""
-    state = {k: v.astype(np.float32) if v.dtype.kind == "f" else v for k, v in state.items()}
-    results = []
-    with torch.no_grad():
-        for dtype in (torch.float32, torch.float64):
-            model = networks.torch_model(c, dtype, state).eval()
-            results.append(model(torch.tensor(c.x, dtype=dtype)).numpy())
-    model = networks.attnnet_model(c, state).eval()
-    for algorithm, multiple in MULTIPLES.items():
-        with convolutions_by(algorithm):
-            with attnnet.no_grad():
-                y = model(attnnet.Tensor(c.x)).numpy()
-            check_logits(y, *results, multiple, "logits in evaluation")
-            y = model(attnnet.Tensor(c.x)).detach().numpy()
-            check_logits(y, *results, multiple, "logits in evaluation, with gradients")
 
 
 def train(arch, block, batch, size, lr, seed, narrow=2):

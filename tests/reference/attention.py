@@ -24,12 +24,12 @@ def split_kqv(kqv, dv):
     return parts, lambda dk_, dq, dv_: np.concatenate([dk_, dq, dv_], axis=1)
 
 
-def _to_heads(t, form):
+def _to_heads(t, form, heads):
     """(B, d, H, W) -> (B, n, H, W, d/n). The original *reinterprets* the memory as that shape."""
     b, d, h, w = t.shape
     if form == "original":
-        return t.reshape(b, HEADS, h, w, d // HEADS)
-    return t.reshape(b, HEADS, d // HEADS, h, w).transpose(0, 1, 3, 4, 2)
+        return t.reshape(b, heads, h, w, d // heads)
+    return t.reshape(b, heads, d // heads, h, w).transpose(0, 1, 3, 4, 2)
 
 
 def _from_heads(t, form):
@@ -45,17 +45,19 @@ def _shifts(length):
     return np.arange(length)[None, :] - np.arange(length)[:, None] + length - 1
 
 
-def attention(q, k, v, rel_h, rel_w, form):
-    """q, k (B,dk,H,W), v (B,dv,H,W), tables (2H-1, dk/n) and (2W-1, dk/n) -> (B,dv,H,W).
+def attention(q, k, v, rel_h, rel_w, form, heads=None):
+    """q, k (B,dk,H,W), v (B,dv,H,W), tables (2H-1, dk/n) and (2W-1, dk/n) -> (B,dv,H,W), of
+    ``heads`` heads (default 8).
 
     The paper's form gives each head the relative terms of its own query; the original's gives
     every head their sum over the heads. backward returns (dq, dk, dv, drel_h, drel_w).
     """
     if form not in ("paper", "original"):
         raise ValueError(f"form must be 'paper' or 'original', got {form!r}")
+    n = heads or HEADS
     height, width = q.shape[2:]
-    scale = (q.shape[1] / HEADS) ** -0.5
-    qh, kh, vh = (_to_heads(t, form) for t in (q, k, v))
+    scale = (q.shape[1] / n) ** -0.5
+    qh, kh, vh = (_to_heads(t, form, n) for t in (q, k, v))
     qh = qh * scale
     rows, columns = _shifts(height), _shifts(width)
     table_h, table_w = rel_h[rows], rel_w[columns]  # (y, Y, d) and (x, X, d)
@@ -71,7 +73,7 @@ def attention(q, k, v, rel_h, rel_w, form):
     out = np.einsum("bnyxYX,bnYXd->bnyxd", weights, vh, optimize=True)
 
     def backward(dy):
-        dout = _to_heads(dy, form)
+        dout = _to_heads(dy, form, n)
         dvh = np.einsum("bnyxYX,bnyxd->bnYXd", weights, dout, optimize=True)
         dweights = np.einsum("bnyxd,bnYXd->bnyxYX", dout, vh, optimize=True)
         inner = (dweights * weights).sum(axis=(4, 5), keepdims=True)

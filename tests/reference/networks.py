@@ -32,6 +32,16 @@ class Case:
     narrow: int  # divides every width
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    nesterov: bool = False
+    adamw: bool = False  # in place of SGD, with an epsilon that rounding does not reach
+
+    def optimiser(self, library, model):
+        """The one of the library that is given."""
+        parameters, decay = model.parameters(), self.weight_decay
+        if self.adamw:
+            return library.AdamW(parameters, lr=self.lr, eps=1e-3, weight_decay=decay)
+        return library.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=decay,
+                           nesterov=self.nesterov)  # fmt: skip
 
 
 @dataclass
@@ -44,7 +54,7 @@ class Trace:
     state: dict[str, np.ndarray]
 
 
-def _smoothed(arch: str, key: str, value: np.ndarray, keys, rng) -> np.ndarray:
+def _smoothed(key: str, value: np.ndarray, keys, rng) -> np.ndarray:
     layer, kind = key.rsplit(".", 1)
     if key.endswith(("conv_out.bias", "attn_out.bias")):  # AA's output meets a ReLU without BN
         return 6 * rng.choice([-1.0, 1.0], value.shape)
@@ -57,7 +67,7 @@ def _smoothed(arch: str, key: str, value: np.ndarray, keys, rng) -> np.ndarray:
     size = rng.uniform(2, 3, value.shape)
     if "shortcut" in layer:
         return size
-    last = "bn3" if arch in ("resnet50", "resnet101", "resnet152") else "bn2"
+    last = "bn3" if f"{layer.rsplit('.', 1)[0]}.bn3.weight" in keys else "bn2"
     if layer.startswith("layer") and layer.endswith(last):
         # what is added to it may be as large, and is positive: shut it by far
         return np.where(rng.random(value.shape) < 0.75, size, -20.0)
@@ -81,10 +91,12 @@ def make_case(arch, block, batch, size, seed=0, smooth=True, lr=1e-3, narrow=1, 
     state = {k: v.numpy() for k, v in model.state_dict().items()}
     if smooth:
         state = {
-            k: np.asarray(_smoothed(arch, k, v, state, rng), v.dtype) for k, v in state.items()
+            k: np.asarray(_smoothed(k, v, state, rng), v.dtype) for k, v in state.items()
         }
-    x = rng.standard_normal((batch, 3, size, size)).astype(np.float32)
-    return Case(arch, block, state, x, rng.integers(0, 10, batch), options, lr, narrow)
+    sides = (size, size) if isinstance(size, int) else size
+    x = rng.standard_normal((batch, options.get("in_channels", 3), *sides)).astype(np.float32)
+    target = rng.integers(0, options["num_classes"], batch)
+    return Case(arch, block, state, x, target, options, lr, narrow)
 
 
 def torch_model(c: Case, dtype, state=None):
@@ -107,9 +119,7 @@ def attnnet_model(c: Case, state=None):
 def run_torch(c: Case, dtype, steps: int) -> Trace:
     model = torch_model(c, dtype).train()
     x, target = torch.tensor(c.x, dtype=dtype), torch.tensor(c.target)
-    optimiser = torch.optim.SGD(
-        model.parameters(), lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay
-    )
+    optimiser = c.optimiser(torch.optim, model)
     losses = []
     for step in range(steps):
         optimiser.zero_grad()
@@ -126,9 +136,7 @@ def run_torch(c: Case, dtype, steps: int) -> Trace:
 
 def run_attnnet(c: Case, steps: int) -> Trace:
     model = attnnet_model(c).train()
-    optimiser = attnnet.optim.SGD(
-        model.parameters(), lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay
-    )
+    optimiser = c.optimiser(attnnet.optim, model)
     losses = []
     for step in range(steps):
         optimiser.zero_grad()

@@ -94,7 +94,8 @@ def softmax(x, dim):
 def log_softmax(x, dim):
     x = f64(x)
     shifted = x - x.max(axis=dim, keepdims=True) if x.size else x
-    y = shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
+    with np.errstate(divide="ignore"):  # of a sum over nothing, which nobody sees
+        y = shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
     return y, lambda dy: (dy - np.exp(y) * dy.sum(axis=dim, keepdims=True),)
 
 

@@ -165,10 +165,11 @@ class AA(nn.Module):
         return torch.cat([self.conv_out(x), out], 1)
 
 
-def make(name: str, channels: int, size: int) -> nn.Module:
-    """The named block for (N, channels, size, size)."""
+def make(name: str, channels: int, size: int | tuple[int, int]) -> nn.Module:
+    """The named block for (N, channels, size, size), or of two sizes."""
     if name in ("AA", "AA_ORIGINAL"):
-        return AA(channels, size, size, "paper" if name == "AA" else "original")
+        sides = (size, size) if isinstance(size, int) else size
+        return AA(channels, *sides, "paper" if name == "AA" else "original")
     if name in ("SE_SA", "SEC_SA"):
         return nn.Sequential((SE if name == "SE_SA" else SEC)(channels), SA())
     plain = {c.__name__: c for c in (SE, SEC, CA, SA, CBAM, NEW, NAB)}

@@ -34,6 +34,11 @@ def stages_of(placement: str | None) -> dict[int, str]:
     return stages
 
 
+def _sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width."""
+    return (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+
+
 class _Residual(nn.Module):
     def add_shortcut(self, c_in, c_out, stride):
         self.shortcut = nn.Sequential()
@@ -90,14 +95,14 @@ class ResNet(nn.Module):
         super().__init__()
         kind = BasicBlock if depth < 50 else Bottleneck
         stages = stages_of(placement)
-        channels, size = 64 // narrow, image_size
+        channels, size = 64 // narrow, _sides(image_size)
         self.conv1 = nn.Conv2d(in_channels, channels, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         for stage, count in enumerate(RESNET_BLOCKS[depth], 1):
             planes, layer = (64 << (stage - 1)) // narrow, []
             for i in range(count):
                 stride = 2 if stage > 1 and i == 0 else 1
-                size = -(-size // stride)
+                size = tuple(-(-side // stride) for side in size)
                 layer.append(kind(channels, planes, stride))
                 channels = planes * kind.expansion
                 if stage in stages:
@@ -125,7 +130,8 @@ class VGG(nn.Module):
         narrow=1,
     ):
         super().__init__()
-        stages, layers, channels, size = stages_of(placement), [], in_channels, image_size
+        stages, layers, channels = stages_of(placement), [], in_channels
+        size = _sides(image_size)
         widths = [w // narrow for w in (64, 128, 256, 512, 512)]
         hidden = 512 // narrow
         for stage, (count, width) in enumerate(zip(VGG_CONVS[depth], widths, strict=True), 1):
@@ -138,11 +144,11 @@ class VGG(nn.Module):
             if stage in stages:
                 layers.append(torch_blocks.make(stages[stage], channels, size))
             layers.append(nn.MaxPool2d(2))
-            size //= 2
+            size = tuple(side // 2 for side in size)
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
             nn.Dropout(dropout),
-            nn.Linear(hidden * size * size, hidden),
+            nn.Linear(hidden * size[0] * size[1], hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(hidden, hidden),
