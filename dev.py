@@ -5,9 +5,10 @@
     python3 dev.py test [ARGS...]  installs into .venv-test and runs the tests (pytest's ARGS)
     python3 dev.py test --torch    the same with PyTorch, ONNX Runtime, MPI, and the notebooks
     python3 dev.py notebooks       executes the lessons from nothing and stores their outputs
-    python3 dev.py sanitize        compilers' warnings, ThreadSanitizer, then the tests under
-                                   Address-, UndefinedBehavior- and LeakSanitizer (--quick: some;
-                                   [PART...] [-- ARGS...]: see tests/sanitizers/run.py)
+    python3 dev.py sanitize        compilers' warnings, static analysis, ThreadSanitizer, then the
+                                   tests under Address-, UndefinedBehavior- and LeakSanitizer
+                                   (--quick: some; [PART...] [-- ARGS...]: see
+                                   tests/sanitizers/run.py)
     python3 dev.py wheel           builds sdist and wheel, audits them, tests the wheel from
                                    another folder ([PYTHON...] [--numpy oldest newest] [--all]:
                                    see tests/installs/run.py)

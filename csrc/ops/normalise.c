@@ -141,7 +141,8 @@ static void sum_task(void *context, int64_t index, int worker)
 
 static double values_a_channel(const attn_norm_plan *plan)
 {
-    return (double)plan->N * (double)(plan->row / plan->channels);
+    int64_t places = plan->row / plan->channels; /* divides */
+    return (double)plan->N * (double)places;
 }
 
 /* What turns the sums of this process into those of all: fills j->own, j->whole and j->count. */

@@ -225,7 +225,7 @@ static attn_status window_pool(attn_tensor **y, attn_tensor *x, const attn_pool_
         if (length + 2 * padding < window || length == 0)
             return attn_fail(ATTN_BAD_VALUE, "%s: kernel_size is %lld in %s, expected at most "
                              "%lld: x has shape %s and padding is %lld", name, (long long)window,
-                             direction, (long long)(length + 2 * padding),
+                             direction, (long long)length + 2 * padding,
                              attn_shape_text(got, 4, x->shape), (long long)padding);
         size[axis] = (length + 2 * padding - window) / stride + 1;
     }

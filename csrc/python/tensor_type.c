@@ -386,7 +386,10 @@ static PyObject *method_add_hook(TensorObject *self, PyObject *function)
     if (status != ATTN_OK)
         return report(status);
     Py_INCREF(function);
-    return PyLong_FromUnsignedLongLong(id);
+    PyObject *number = PyLong_FromUnsignedLongLong(id);
+    if (!number) /* nobody could take it off again */
+        attn_variable_remove_hook(self->tensor->variable, id);
+    return number;
 }
 
 static PyObject *method_remove_hook(TensorObject *self, PyObject *id)

@@ -6,6 +6,7 @@ fails by name where a function has no entry here.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -203,10 +204,7 @@ def _graph():
 
 
 def _write(name):
-    def write(x, value):
-        setattr(x, name, value)
-
-    return write
+    return _core.Tensor.__dict__[name].__set__
 
 
 def _hooked(x, hook):
@@ -214,14 +212,15 @@ def _hooked(x, hook):
 
 
 def _read(name):
-    return lambda x: getattr(x, name)
+    return operator.attrgetter(name)
 
 
 def _method(name):
-    return lambda x, *rest: getattr(_core.Tensor, name)(x, *rest)
+    return getattr(_core.Tensor, name)
 
 
-# The members of _core.Tensor: what to call, and the arguments.
+# The members of _core.Tensor: what to call, and the arguments. But for the hooks no function of
+# Python's lies between: where memory fails, its own errors would be seen.
 MEMBERS: dict[str, tuple[Callable, Case]] = {
     "__new__": (attnnet.Tensor, Case(lambda: (np.ones((3, 4)), True))),
     **{

@@ -1,11 +1,12 @@
-"""Runs the core under the compilers' warnings, sanitizers and valgrind; see ``dev.py sanitize``.
+"""Runs the core under warnings, static analysis, sanitizers and valgrind; see ``dev.py sanitize``.
 
     run.py [--quick] [PART...] [-- PYTEST ARGS...]
 
-Parts: warnings (gcc and clang, -Wall -Wextra -Werror), threads (ThreadSanitizer over threads.c),
+Parts: warnings (gcc and clang, -Wall -Wextra -Werror), lint (clang-tidy with .clang-tidy, cppcheck,
+ruff; those that the machine has), threads (ThreadSanitizer over threads.c),
 address (the tests under Address-, UndefinedBehavior- and LeakSanitizer, with an extension that was
 built for them), valgrind (a smoke set, with an extension built with -DATTN_NO_CACHE). Without a
-part: the first three. --quick takes the tests that reach most of the C code in a short time.
+part: the first four. --quick takes the tests that reach most of the C code in a short time.
 """
 
 from __future__ import annotations
@@ -37,22 +38,81 @@ def run(*command: object, **variables: str) -> int:
                           env={**os.environ, **variables}).returncode
 
 
-def warnings() -> int:
-    """Every file of the core by each compiler that is there; no code is made."""
+def x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
+def sources(kernels: bool) -> list[Path]:
+    """The files that are compiled once an instruction set, or the others."""
+    return [p for p in sorted((ROOT / "csrc").glob("*/*.c"))
+            if (p.parent.name == "kernels" and p.name != "dispatch.c") == kernels]
+
+
+def included() -> list[str]:
     import numpy
 
-    include = [f"-I{sysconfig.get_path('include')}", f"-I{numpy.get_include()}"]
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return [f"-I{sysconfig.get_path('include')}", f"-I{numpy.get_include()}"]
+
+
+def warnings() -> int:
+    """Every file of the core by each compiler that is there; no code is made."""
     failed = 0
     for compiler in filter(shutil.which, ("gcc", "clang")):
         for kernels in (True, False):
-            sources = [p for p in sorted((ROOT / "csrc").glob("*/*.c"))
-                       if (p.parent.name == "kernels" and p.name != "dispatch.c") == kernels]
-            options = ["-DATTN_ISA=avx512", *AVX512] if x86 else ["-DATTN_ISA=baseline"]
-            options = (options if kernels else []) + ["-DATTN_HAVE_X86_SETS=1"] * x86
+            options = ["-DATTN_ISA=avx512", *AVX512] if x86() else ["-DATTN_ISA=baseline"]
+            options = (options if kernels else []) + ["-DATTN_HAVE_X86_SETS=1"] * x86()
             failed |= run(compiler, "-std=gnu11", "-fsyntax-only", "-Wall", "-Wextra", "-Werror",
-                          *options, *include, *sources)
+                          *options, *included(), *sources(kernels))
     return failed
+
+
+def lint() -> int:
+    """What reads the sources for errors; a tool that is not there is said to be missing."""
+    failed = 0
+    for tool, check in (("clang-tidy", tidy), ("cppcheck", cppcheck), ("ruff", ruff)):
+        beside = Path(sys.executable).with_name(tool)  # in the virtual environment
+        program = str(beside) if beside.exists() else shutil.which(tool)
+        if program is None:
+            print(f"{tool} is not installed: not run", flush=True)
+            continue
+        code = check(program)
+        print(f"{tool}: {'findings' if code else 'nothing found'}", flush=True)
+        failed |= code
+    return failed
+
+
+def tidy(program: str) -> int:
+    failed = 0
+    for kernels in (False, True):
+        files = sources(kernels)
+        # Scratch memory is measured by laying it out from NULL, and sums are those of at least one
+        # part: in kernels the analyzer follows paths that no caller takes.
+        fewer = ["--checks=-clang-analyzer-core.NullDereference,"
+                 "-clang-analyzer-core.uninitialized.*"]
+        options = ["-std=gnu11", *["-DATTN_HAVE_X86_SETS=1"] * x86(), *included()]
+        failed |= quietly(program, "--quiet", *(fewer if kernels else []),
+                          *(p for p in files if p.name != "status.c"), "--", *options,
+                          "-DATTN_ISA=baseline", "-include", HERE / "analyzer.h")
+    return failed
+
+
+def cppcheck(program: str) -> int:
+    return quietly(program, "--quiet", "--std=c11", "--platform=unix64", "--library=python",
+                   "--enable=warning,performance,portability", "--error-exitcode=1",
+                   f"--suppressions-list={HERE / 'cppcheck.supp'}", "-DATTN_ISA=baseline",
+                   *["-DATTN_HAVE_X86_SETS=1"] * x86(), "-I", ROOT / "csrc", ROOT / "csrc")
+
+
+def ruff(program: str) -> int:
+    return quietly(program, "check", "--quiet", "--no-cache", ".")
+
+
+def quietly(*command: object) -> int:
+    """Runs it; its output is shown only where it found something."""
+    done = subprocess.run([str(c) for c in command], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        print((done.stdout + done.stderr)[-20_000:], flush=True)
+    return done.returncode
 
 
 def threads(option: str = "-fsanitize=thread", *before: str) -> int:
@@ -113,9 +173,10 @@ def main(arguments: list[str]) -> int:
     split = arguments.index("--") if "--" in arguments else len(arguments)
     parts, chosen = arguments[:split], arguments[split + 1 :]
     quick = "--quick" in parts
-    parts = [p for p in parts if p != "--quick"] or ["warnings", "threads", "address"]
+    parts = [p for p in parts if p != "--quick"] or ["warnings", "lint", "threads", "address"]
     jobs = {
         "warnings": warnings,
+        "lint": lint,
         "threads": threads,
         "address": lambda: address(chosen or (QUICK if quick else ["tests"])),
         "valgrind": lambda: valgrind(chosen or SMOKE),
