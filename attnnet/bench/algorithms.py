@@ -18,8 +18,12 @@ from .timing import interleaved
 
 T = TypeVar("T")
 
-# A 3x3 convolution of each stage of ResNet18, and the first at stride 2: (C, H, K, stride).
-SHAPES = ((64, 32, 64, 1), (128, 16, 128, 1), (256, 8, 256, 1), (512, 4, 512, 1), (64, 32, 128, 2))
+# 3x3 convolutions of each stage of ResNet18, of VGG's last, and the first at stride 2:
+# (C, H, K, stride).
+SHAPES = (
+    (64, 32, 64, 1), (128, 16, 128, 1), (256, 8, 256, 1), (512, 4, 512, 1), (512, 2, 512, 1),
+    (64, 32, 128, 2),
+)  # fmt: skip
 ERROR_BATCH = 8  # of the comparison with float64
 
 
@@ -31,8 +35,10 @@ def algorithms(batch: int, rounds: int) -> Iterator[Record]:
         large, small = (Convolution(s, (out, channels, 3, 3), stride, 1) for s in shapes)
         found = [name for name in _core.convolution_algorithms() if _fits(name, large)]
         for part in PARTS:
-            step = Attnnet().layer(large, part).step
-            times = interleaved({name: partial(_by, name, step) for name in found}, rounds)
+            make = partial(Attnnet().layer, large, part)  # records what the backward pass does
+            steps = {name: _by(name, make).step for name in found}
+            work = {name: partial(_by, name, step) for name, step in steps.items()}
+            times = interleaved(work, rounds)
             for name, time in times.items():
                 yield _record(f"{large.name}, {part}", name, 1e3 * time.median, "ms")
         for name in found:

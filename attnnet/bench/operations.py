@@ -3,7 +3,8 @@ and beside other systems."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,9 @@ from .compare import compare
 from .engine import Attnnet, Engine
 from .layers import PARTS, Block, Convolution, Layer, Norm, Part, convolutions
 from .machine import memory_gbs, peak_gflops
+from .networks import LARGEST_BATCH
 from .record import Record
+from .runner import Runner
 from .timing import interleaved
 
 # Channels and side of the outputs of ResNet18's stages.
@@ -62,19 +65,26 @@ def _layer(
     bandwidth: float = 0.0,
 ) -> Iterator[Record]:
     taking_part = [e for e in engines if e.layers and e.precision == "float32"]
-    times, notes = compare(
-        taking_part, lambda engine: partial(engine.layer, layer, part), _wrong, rounds
-    )
+    layers = {e.name: layer if isinstance(e, Attnnet) else _smaller(layer) for e in taking_part}
+
+    def make(engine: Engine) -> Callable[[], Runner]:
+        return partial(engine.layer, layers[engine.name], part)
+
+    times, notes = compare(taking_part, make, _wrong, rounds)
     for engine in taking_part:
-        time = times.get(engine.name)
-        note = notes.get(engine.name, "")
-        if isinstance(engine, Attnnet) and time is not None:
-            note = _roofline(layer, part, time.median, peak, bandwidth)
+        time, note, value = times.get(engine.name), notes.get(engine.name, ""), None
+        if time is not None:
+            share = layer.shape[0] / layers[engine.name].shape[0]
+            value = 1e3 * time.median * share
+            if isinstance(engine, Attnnet):
+                note = _roofline(layer, part, time.median, peak, bandwidth)
+            elif share != 1:
+                note = f"{share:g} times that of a batch of {layers[engine.name].shape[0]}"
         yield Record(
             section,
             f"{layer.name}, {part}",
             engine.name,
-            1e3 * time.median if time else None,
+            value,
             "ms",
             higher=False,
             spread=time.spread if time else None,
@@ -82,7 +92,16 @@ def _layer(
         )
 
 
+def _smaller(layer: Layer) -> Layer:
+    """The layer as systems take it that hold whole attention maps."""
+    batch, *size = layer.shape
+    if isinstance(layer, Block):
+        batch = min(batch, LARGEST_BATCH.get(layer.block.split("_")[0], batch))
+    return replace(layer, shape=(batch, *size))
+
+
 def _wrong(theirs: np.ndarray, ours: np.ndarray, precision: str) -> str:
+    ours = ours[: len(theirs)]  # a smaller batch holds the first of the images
     if theirs.shape != ours.shape:
         return f"a result of shape {theirs.shape}, expected {ours.shape}"
     gap = float(np.linalg.norm(theirs - ours) / np.linalg.norm(ours))

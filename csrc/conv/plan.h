@@ -2,7 +2,8 @@
  * then run (forward; backward for one or both gradients). Weights that serve many calls are packed
  * in between, once, into the form that the plan's forward pass reads (conv/kept.h).
  *
- *   winograd       3x3, stride 1: F(4x4, 3x3), a quarter of the multiplications
+ *   winograd       3x3, stride 1: F(4x4, 3x3), a quarter of the multiplications; for images of 2x2
+ *                  pixels a form of its own, with nine sixteenths of those that meet a pixel
  *   winograd_small 3x3, stride 1, a few pixels: F(2x2, 3x3), four ninths
  *   polyphase      3x3, stride 2: Winograd's way where pixels meet two taps, nine sixteenths
  *   implicit_gemm  any kernel and stride between blocked tensors: a matrix product whose left
@@ -34,6 +35,7 @@ typedef enum {
     ATTN_FORM_STRIPS,    /* [panel][C / 16][tap][16][width]: to be transformed at each call */
     ATTN_FORM_WINOGRAD,  /* transformed: U of conv/winograd.h */
     ATTN_FORM_POLYPHASE, /* the same at stride 2 */
+    ATTN_FORM_PAIR,      /* the same for images of 2 x 2 pixels */
     ATTN_FORMS,
 } attn_conv_form;
 

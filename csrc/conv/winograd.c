@@ -47,7 +47,7 @@ static void store_output(const forward_job *j, const spots *m, int64_t panel, in
 
 static bool transformed(attn_conv_form form)
 {
-    return form == ATTN_FORM_WINOGRAD || form == ATTN_FORM_POLYPHASE;
+    return form == ATTN_FORM_WINOGRAD || form == ATTN_FORM_POLYPHASE || form == ATTN_FORM_PAIR;
 }
 
 static int64_t input_parts(const attn_conv_shape *s)
@@ -69,7 +69,7 @@ static void block_task(void *context, int64_t index, int worker)
     for (int64_t c = 0; c < s->C; c += ATTN_LANES)
         attn_winograd_transform_input(&j->g, &v, c, j->x, first, count, 0, plane);
     for (int64_t panel = 0; panel < panel_count(s->K); panel++) {
-        winograd_slice u = whole_panel(j->u + panel * panel_size(s->C), s->C);
+        winograd_slice u = whole_panel(j->u + panel * panel_size(&j->g.form, s->C), s->C);
         attn_winograd_multiply(&j->g.form, &m, &v, 0, &u, attn_panel_width(s->K, panel), NULL, 0);
         store_output(j, &m, panel, first);
     }
@@ -137,7 +137,7 @@ static void kept_panel_task(void *context, int64_t index, int worker)
 {
     const forward_job *j = context;
     int64_t panel = index / j->blocks, depth = j->plan->shape.C;
-    winograd_slice u = whole_panel(j->u + panel * panel_size(depth), depth);
+    winograd_slice u = whole_panel(j->u + panel * panel_size(&j->g.form, depth), depth);
     multiply_block(j, panel, index % j->blocks, &u, attn_conv_scratch(j->space, worker),
                    (attn_range){0, 0});
 }
@@ -192,7 +192,7 @@ void attn_winograd_forward_memory(attn_conv_plan *plan)
             pass->worker += g.form.matrices * spot_step(slice_depth(plan, &g), ATTN_PANEL);
         pass->worker = attn_max(pass->worker, attn_winograd_plane_size(s));
     } else {
-        pass->shared = transformed(plan->form) ? 0 : weights_size(s->C, s->K);
+        pass->shared = transformed(plan->form) ? 0 : weights_size(&g.form, s->C, s->K);
         pass->worker += attn_winograd_plane_size(s) + spots_size(&g.form, s->C, pass->block);
     }
 }

@@ -9,8 +9,8 @@
  * U has 36 matrices. At stride 1 each meets one of the 36 spots of a tile. At stride 2, the
  * polyphase form (kernels/polyphase.h), a tile has 81 spots, and some matrices meet 4 or 16, which
  * stand together as one, [channels / 16][tiles][rows][16], with so many rows a tile. Forward passes
- * over a few pixels are in tiles of 2 x 2 outputs, with 16 matrices and spots. All passes are the
- * same for all forms.
+ * over a few pixels are in tiles of 2 x 2 outputs, with 16 matrices and spots; where the image is no
+ * larger than that, 9 will do (kernels/winograd_pair.c). All passes are the same for all forms.
  *
  * From one spot to the next the strides of power-of-two shapes would fall on the same cache sets:
  * each is padded by 320 bytes.
@@ -25,7 +25,7 @@
 #include "../kernels/kernels.h"
 #include "plan.h"
 
-enum { MATRICES = 36, TAPS = 9, TILE = 4, SMALL_TILE = 2, SPOT_PADDING = 80 };
+enum { TAPS = 9, TILE = 4, SMALL_TILE = 2, SPOT_PADDING = 80 };
 
 /* Where a matrix of weights finds its spots, and how many rows a tile these have. */
 typedef struct {
@@ -33,11 +33,13 @@ typedef struct {
 } winograd_place;
 
 /* One of the forms: F(4x4, 3x3) of stride 1, polyphase of stride 2, F(2x2, 3x3) of small tiles, which
- * has no adjoints. */
+ * has no adjoints, and that of images of 2 x 2 pixels. */
 typedef struct {
     int64_t matrices;
     int64_t spots;        /* of a tile: the sum of all rows */
+    int64_t tile;         /* in pixels of y, along a side */
     int64_t step, window; /* of a tile, in pixels of x: to the next, and how many it reads */
+    attn_conv_form kept; /* how weights that serve many calls are best kept */
     winograd_place (*place)(int64_t matrix);
     __typeof__(attn_kernel->winograd_input) input;
     __typeof__(attn_kernel->winograd_input_adjoint) input_adjoint;
@@ -58,11 +60,14 @@ static inline int64_t spots_size(const winograd_form *form, int64_t channels, in
 {
     return form->spots * spot_step(channels, tiles);
 }
-static inline int64_t panel_size(int64_t depth) { return MATRICES * spot_step(depth, ATTN_PANEL); }
-static inline int64_t panel_count(int64_t columns) { return attn_ceil_div(columns, ATTN_PANEL); }
-static inline int64_t weights_size(int64_t depth, int64_t columns)
+static inline int64_t panel_size(const winograd_form *form, int64_t depth)
 {
-    return panel_count(columns) * panel_size(depth);
+    return form->matrices * spot_step(depth, ATTN_PANEL);
+}
+static inline int64_t panel_count(int64_t columns) { return attn_ceil_div(columns, ATTN_PANEL); }
+static inline int64_t weights_size(const winograd_form *form, int64_t depth, int64_t columns)
+{
+    return panel_count(columns) * panel_size(form, depth);
 }
 
 /* Transformed tiles of some channels: V, M or their gradients. */
@@ -101,7 +106,7 @@ typedef struct {
     const float *weight;
     bool strips; /* in ATTN_FORM_STRIPS already; else the strides are weight's */
     int64_t depth, columns, depth_stride, column_stride;
-    __typeof__(attn_kernel->winograd_weight) transform;
+    const winograd_form *form;
 } winograd_weights;
 
 /* Rows [first, first + depth) of a panel of U: the first one of matrix 0 stands at `data`, `matrix`

@@ -46,12 +46,12 @@ static void store_input_gradient(const backward_job *j, const spots *dv, int64_t
     }
 }
 
-/* du(36, [channel, channel + depth), width) = [du +] V^T dM for one panel of output channels. */
+/* du(matrices, [channel, channel + depth), width) = [du +] V^T dM for one panel of output channels. */
 static void weight_product(const backward_job *j, float *du, int64_t du_step, const spots *v,
                            int64_t channel, int64_t depth, const spots *dm, int64_t panel,
                            int64_t width, bool add)
 {
-    for (int64_t matrix = 0; matrix < MATRICES; matrix++, du += du_step) {
+    for (int64_t matrix = 0; matrix < j->g.form.matrices; matrix++, du += du_step) {
         winograd_place place = j->g.form.place(matrix);
         spot_rows x = spots_rows(v, place, channel, 0);
         spot_rows y = spots_rows(dm, place, panel * ATTN_PANEL, 0);
@@ -73,7 +73,7 @@ static void block_gradients(const backward_job *j, int64_t first, int64_t count,
     spots dv = spots_at(v.data + spots_size(&j->g.form, s->C, block), ATTN_PANEL, count);
     transform_gradient(j, &dm, first, count, 0, plane);
     for (int64_t panel = 0; o->dx && panel < panel_count(s->C); panel++) {
-        winograd_slice u = whole_panel(j->space->shared + panel * panel_size(s->K), s->K);
+        winograd_slice u = whole_panel(j->space->shared + panel * panel_size(&j->g.form, s->K), s->K);
         attn_winograd_multiply(&j->g.form, &dv, &dm, 0, &u, attn_panel_width(s->C, panel),
                                NULL, 0);
         store_input_gradient(j, &dv, panel, first);
@@ -82,7 +82,7 @@ static void block_gradients(const backward_job *j, int64_t first, int64_t count,
         return;
     transform_input(j, &v, first, count, 0, plane);
     for (int64_t panel = 0; panel < panel_count(s->K); panel++)
-        weight_product(j, du + panel * panel_size(s->C), spot_step(s->C, ATTN_PANEL), &v, 0, s->C,
+        weight_product(j, du + panel * panel_size(&j->g.form, s->C), spot_step(s->C, ATTN_PANEL), &v, 0, s->C,
                        &dm, panel, attn_panel_width(s->K, panel), add);
 }
 
@@ -94,7 +94,7 @@ static void part_task(void *context, int64_t part, int worker)
     const attn_conv_shape *s = &plan->shape;
     int64_t begin = s->N * part / plan->parts * j->g.tiles.an_image;
     int64_t end = s->N * (part + 1) / plan->parts * j->g.tiles.an_image;
-    float *du = attn_conv_scratch(j->space, worker), *plane = du + weights_size(s->C, s->K);
+    float *du = attn_conv_scratch(j->space, worker), *plane = du + weights_size(&j->g.form, s->C, s->K);
     for (int64_t first = begin; first < end; first += plan->backward.block)
         block_gradients(j, first, attn_min(plan->backward.block, end - first), du, first > begin,
                         plane);
@@ -104,7 +104,7 @@ static void part_task(void *context, int64_t part, int worker)
     for (int64_t panel = 0; panel < panel_count(s->K); panel++) {
         int64_t size = s->C * attn_panel_width(s->K, panel);
         j->g.form.weight_adjoint(dweight + panel * TAPS * s->C * ATTN_PANEL, size,
-                               du + panel * panel_size(s->C), spot_step(s->C, ATTN_PANEL), size);
+                               du + panel * panel_size(&j->g.form, s->C), spot_step(s->C, ATTN_PANEL), size);
     }
 }
 
@@ -156,7 +156,7 @@ static void input_panel_task(void *context, int64_t panel, int worker)
     const backward_job *j = context;
     const attn_conv_shape *s = &j->plan->shape;
     int64_t block = j->plan->backward.block, width = attn_panel_width(s->C, panel);
-    float *scratch = attn_conv_scratch(j->space, worker), *products = scratch + panel_size(s->K);
+    float *scratch = attn_conv_scratch(j->space, worker), *products = scratch + panel_size(&j->g.form, s->K);
     winograd_slice u = whole_panel(scratch, s->K);
     spots dm = all_gradients(j);
     attn_winograd_transform_weights(&u, &j->weights, panel);
@@ -175,7 +175,7 @@ static void weight_panel_task(void *context, int64_t index, int worker)
     int64_t strips = attn_ceil_div(s->C, STRIP), panel = index / strips;
     int64_t channel = index % strips * STRIP, depth = attn_min(STRIP, s->C - channel);
     int64_t width = attn_panel_width(s->K, panel), size = depth * width;
-    float *du = attn_conv_scratch(j->space, worker), *taps = du + panel_size(STRIP);
+    float *du = attn_conv_scratch(j->space, worker), *taps = du + panel_size(&j->g.form, STRIP);
     spots dm = all_gradients(j), v = all_inputs(j);
     weight_product(j, du, spot_step(depth, width), &v, channel, depth, &dm, panel, width, false);
     j->g.form.weight_adjoint(taps, size, du, spot_step(depth, width), size);
@@ -189,11 +189,11 @@ void attn_winograd_backward(const attn_conv_plan *plan, const attn_conv_workspac
                             const attn_conv_gradients *operands)
 {
     const attn_conv_shape *s = &plan->shape;
-    winograd_geometry g = attn_winograd_geometry(s, TILE);
+    winograd_geometry g = attn_winograd_geometry(s, plan->backward.tile);
     backward_job j = {
         .plan = plan, .space = space, .g = g, .operands = operands,
         .weights = attn_winograd_weights(&g, operands->weight, true),
-        .partial = space->shared + weights_size(s->K, s->C),
+        .partial = space->shared + weights_size(&g.form, s->K, s->C),
     };
     if (plan->backward.by_channels) {
         attn_conv_parallel(space, transform_task, &j, operands->dweight ? 2 * s->N : s->N);
@@ -215,17 +215,17 @@ void attn_winograd_backward_memory(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
     attn_conv_pass *pass = &plan->backward;
-    winograd_form form = attn_winograd_form(s, TILE);
-    int64_t tiles = attn_winograd_tiles_of(s, TILE).count, block = pass->block;
+    winograd_form form = attn_winograd_form(s, pass->tile);
+    int64_t tiles = attn_winograd_tiles_of(s, pass->tile).count, block = pass->block;
     int64_t product = spots_size(&form, ATTN_PANEL, block);
     if (pass->by_channels) {
         pass->shared = spots_size(&form, s->K, tiles) + spots_size(&form, s->C, tiles);
-        pass->worker = attn_max(panel_size(s->K) + product,
-                                panel_size(STRIP) + TAPS * STRIP * ATTN_PANEL);
+        pass->worker = attn_max(panel_size(&form, s->K) + product,
+                                panel_size(&form, STRIP) + TAPS * STRIP * ATTN_PANEL);
         pass->worker = attn_max(pass->worker, attn_winograd_plane_size(s));
     } else {
-        pass->shared = weights_size(s->K, s->C) + plan->parts * TAPS * s->C * s->K;
-        pass->worker = weights_size(s->C, s->K) + attn_winograd_plane_size(s) +
+        pass->shared = weights_size(&form, s->K, s->C) + plan->parts * TAPS * s->C * s->K;
+        pass->worker = weights_size(&form, s->C, s->K) + attn_winograd_plane_size(s) +
                        spots_size(&form, s->K, block) + spots_size(&form, s->C, block) + product;
     }
 }

@@ -8,8 +8,8 @@ winograd_weights attn_winograd_weights(const winograd_geometry *g, const float *
 {
     const attn_conv_shape *s = g->shape;
     if (transposed)
-        return (winograd_weights){weight, false, s->K, s->C, s->C * TAPS, TAPS, g->form.weight};
-    return (winograd_weights){weight, false, s->C, s->K, TAPS, s->C * TAPS, g->form.weight};
+        return (winograd_weights){weight, false, s->K, s->C, s->C * TAPS, TAPS, &g->form};
+    return (winograd_weights){weight, false, s->C, s->K, TAPS, s->C * TAPS, &g->form};
 }
 
 /* Strips of sixteen rows: how weights are packed, at each call or once. */
@@ -38,7 +38,7 @@ void attn_winograd_transform_weights(const winograd_slice *u, const winograd_wei
             strip = w->weight + strip_place(w, panel, u->first + d);
         else
             pack_strip(taps, w, panel, u->first + d);
-        w->transform(u->data + d * width, u->matrix, strip, STRIP * width, STRIP * width);
+        w->form->weight(u->data + d * width, u->matrix, strip, STRIP * width, STRIP * width);
     }
 }
 
@@ -60,7 +60,7 @@ static void transform_task(void *context, int64_t index, int worker)
     const weights_job *j = context;
     int64_t depth = j->weights->depth, strips = depth / STRIP;
     int64_t panel = index / strips, first = index % strips * STRIP;
-    winograd_slice strip = whole_panel(j->to + panel * panel_size(depth), depth);
+    winograd_slice strip = whole_panel(j->to + panel * panel_size(j->weights->form, depth), depth);
     strip.data += first * attn_panel_width(j->weights->columns, panel);
     strip.first = first;
     strip.depth = STRIP;
@@ -159,7 +159,7 @@ void attn_winograd_transform_gradient(const winograd_geometry *g, const spots *d
     }
     const float *constants = operands->constants + channel / ATTN_LANES * ATTN_NORM_STEP;
     while (count > 0) {
-        image_tiles t = next_image(g, side, TILE, TILE, first, count);
+        image_tiles t = next_image(g, side, g->form.tile, g->form.tile, first, count);
         int64_t pixels = t.image * side->image + channel * side->H * side->W + t.top * row;
         attn_kernel->bn_gradient(plane + t.top * row, norm->dy + pixels,
                                  norm->x ? norm->x + pixels : NULL,

@@ -21,22 +21,35 @@ static winograd_place polyphase_place(int64_t matrix)
     return (winograd_place){9 * i + rows * j, rows * columns};
 }
 
+/* Nothing but two pixels by two, and the padding around them. */
+static bool is_pair(const attn_conv_shape *s)
+{
+    return s->stride[0] == 1 && s->stride[1] == 1 && s->H == 2 && s->W == 2 && s->P == 2 &&
+           s->Q == 2;
+}
+
 winograd_form attn_winograd_form(const attn_conv_shape *s, int64_t tile)
 {
     const attn_kernel_table *k = attn_kernel;
+    if (tile == SMALL_TILE && is_pair(s))
+        return (winograd_form){9, 9, SMALL_TILE, 2, 4, ATTN_FORM_PAIR, place,
+                               k->winograd_pair_input, k->winograd_pair_input_adjoint,
+                               k->winograd_pair_output, k->winograd_pair_output_adjoint,
+                               k->winograd_pair_weight, k->winograd_pair_weight_adjoint};
     if (tile == SMALL_TILE)
-        return (winograd_form){.matrices = 16, .spots = 16, .step = 2, .window = 4, .place = place,
+        return (winograd_form){.matrices = 16, .spots = 16, .tile = tile, .step = 2, .window = 4,
+                               .kept = ATTN_FORM_STRIPS, .place = place,
                                .input = k->winograd_small_input, .output = k->winograd_small_output,
                                .weight = k->winograd_small_weight};
     if (s->stride[0] == 1)
-        return (winograd_form){MATRICES, 36, 4, 6, place, k->winograd_input,
-                               k->winograd_input_adjoint, k->winograd_output,
-                               k->winograd_output_adjoint, k->winograd_weight,
-                               k->winograd_weight_adjoint};
-    return (winograd_form){MATRICES, 81, 8, 9, polyphase_place, k->polyphase_input,
-                           k->polyphase_input_adjoint, k->polyphase_output,
-                           k->polyphase_output_adjoint, k->polyphase_weight,
-                           k->polyphase_weight_adjoint};
+        return (winograd_form){36, 36, TILE, 4, 6, ATTN_FORM_WINOGRAD, place,
+                               k->winograd_input, k->winograd_input_adjoint,
+                               k->winograd_output, k->winograd_output_adjoint,
+                               k->winograd_weight, k->winograd_weight_adjoint};
+    return (winograd_form){36, 81, TILE, 8, 9, ATTN_FORM_POLYPHASE, polyphase_place,
+                           k->polyphase_input, k->polyphase_input_adjoint,
+                           k->polyphase_output, k->polyphase_output_adjoint,
+                           k->polyphase_weight, k->polyphase_weight_adjoint};
 }
 
 winograd_tiles attn_winograd_tiles_of(const attn_conv_shape *s, int64_t tile)
@@ -67,11 +80,11 @@ static bool polyphase_fits(const attn_conv_shape *s)
     return fits_both(s, 2) && s->padding[0] > 0 && s->padding[1] > 0;
 }
 
-/* Not a single small tile an image: most of its products are for outputs that are not there. */
+/* Not a single small tile an image, most of whose products are for outputs that are not there,
+ * unless its form knows. */
 static bool suits(const attn_conv_shape *s, bool keep)
 {
-    (void)keep;
-    return s->P * s->Q > 4;
+    return s->P * s->Q > 4 || (is_pair(s) && !(keep && attn_conv_is_small(s)));
 }
 
 /* So few pixels that kept weights take more time than they: these are quickly transformed for small
@@ -99,28 +112,26 @@ static int64_t block_of_images(int64_t channels)
 static void choose_cuts(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
-    int64_t tiles = attn_winograd_tiles_of(s, TILE).count;
-    plan->forward.tile = plan->backward.tile = TILE;
+    int64_t tile = is_pair(s) ? SMALL_TILE : TILE;
+    int64_t tiles = attn_winograd_tiles_of(s, tile).count;
+    plan->forward.tile = plan->backward.tile = tile;
     plan->forward.by_channels = tiles <= s->K;
     plan->backward.by_channels = tiles * (s->C + s->K) <= 4 * s->C * s->K;
 }
 
-/* Transformed weights take four times the memory, and the time to read it: large ones are
+/* Transformed weights mostly take four times the memory, and the time to read it: large ones are
  * transformed at each call, panel by panel, if the work is cut that way. */
 static void choose_form(attn_conv_plan *plan)
 {
     enum { LARGE = 1 << 16 };
     const attn_conv_shape *s = &plan->shape;
+    winograd_form form = attn_winograd_form(s, plan->forward.tile);
     if (!plan->keep)
         return;
-    if (plan->forward.tile == SMALL_TILE ||
-        (plan->forward.by_channels && s->C * s->K > LARGE)) {
-        plan->form = ATTN_FORM_STRIPS;
-        plan->form_size = TAPS * s->C * s->K;
-    } else {
-        plan->form = s->stride[0] == 1 ? ATTN_FORM_WINOGRAD : ATTN_FORM_POLYPHASE;
-        plan->form_size = weights_size(s->C, s->K);
-    }
+    bool grown = form.matrices > TAPS && plan->forward.by_channels && s->C * s->K > LARGE;
+    plan->form = grown ? ATTN_FORM_STRIPS : form.kept;
+    plan->form_size = plan->form == ATTN_FORM_STRIPS ? TAPS * s->C * s->K
+                                                     : weights_size(&form, s->C, s->K);
 }
 
 /* With the blocks as they should be: the parts, of a block or more, and the memory. */
@@ -128,7 +139,7 @@ static void finish_plan(attn_conv_plan *plan)
 {
     const attn_conv_shape *s = &plan->shape;
     attn_conv_pass *f = &plan->forward, *b = &plan->backward;
-    int64_t tiles = attn_max(1, attn_winograd_tiles_of(s, TILE).count);
+    int64_t tiles = attn_max(1, attn_winograd_tiles_of(s, b->tile).count);
     f->block = attn_min(attn_max(1, attn_winograd_tiles_of(s, f->tile).count), f->block);
     b->block = attn_min(tiles, b->block);
     plan->splits = plan->parts = 1;

@@ -104,7 +104,8 @@ X(void, attention_backward,
   (const attn_attention_plan *plan, const attn_attention_head *head,
    const attn_attention_gradient *gradient, float *scratch))
 /* winograd_*.c, polyphase_*.c: transforms of F(4x4, 3x3), of its polyphase form of stride 2, and
- * their adjoints; of F(2x2, 3x3) (winograd_small.c); sixteen channels at once */
+ * their adjoints; of F(2x2, 3x3) (winograd_small.c) and of images of 2x2 pixels (winograd_pair.c);
+ * sixteen channels at once */
 X(void, winograd_input, (float *v, int64_t spot, int64_t at, const float *x,
                          const attn_winograd_tiles *tiles, int64_t first, int64_t count))
 X(void, winograd_input_adjoint, (float *dx, const float *v, int64_t spot, int64_t at,
@@ -125,6 +126,20 @@ X(void, winograd_small_output, (float *y, const float *m, int64_t spot, int64_t 
                                 const attn_finish *finish))
 X(void, winograd_small_weight, (float *u, int64_t spot, const float *g, int64_t tap,
                                 int64_t count))
+X(void, winograd_pair_input, (float *v, int64_t spot, int64_t at, const float *x,
+                              const attn_winograd_tiles *tiles, int64_t first, int64_t count))
+X(void, winograd_pair_input_adjoint, (float *dx, const float *v, int64_t spot, int64_t at,
+                                      const attn_winograd_tiles *tiles, int64_t first,
+                                      int64_t count, bool add))
+X(void, winograd_pair_output, (float *y, const float *m, int64_t spot, int64_t at,
+                               const attn_winograd_tiles *tiles, int64_t first, int64_t count,
+                               const attn_finish *finish))
+X(void, winograd_pair_output_adjoint, (float *m, int64_t spot, int64_t at, const float *dy,
+                                       const attn_winograd_tiles *tiles, int64_t first,
+                                       int64_t count))
+X(void, winograd_pair_weight, (float *u, int64_t spot, const float *g, int64_t tap, int64_t count))
+X(void, winograd_pair_weight_adjoint, (float *g, int64_t tap, const float *u, int64_t spot,
+                                       int64_t count))
 X(void, polyphase_input, (float *v, int64_t spot, int64_t at, const float *x,
                          const attn_winograd_tiles *tiles, int64_t first, int64_t count))
 X(void, polyphase_input_adjoint, (float *dx, const float *v, int64_t spot, int64_t at,

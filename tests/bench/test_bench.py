@@ -7,6 +7,7 @@ import sys
 import time
 import types
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,16 @@ def test_a_layer_that_computes_something_else_is_not_timed():
     assert wrong.note == "not timed: its result is off by 1e+02 %"
     backward = operations._layer("operations", SMALL_LAYERS[0], "backward", engines, 1, 1, 1)
     assert [r.note for r in backward][1] == "failed: TypeError: wrong runs no backward pass"
+
+
+def test_attention_that_holds_whole_maps_is_timed_on_a_smaller_batch():
+    block = Block((32, 64, 8, 8), "AA")
+    smaller = operations._smaller(block)
+    assert smaller.shape == (16, 64, 8, 8)
+    for part in PARTS:  # which is the same work on the first of the images
+        whole, half = (Attnnet().layer(layer, part).logits() for layer in (block, smaller))
+        assert operations._wrong(half, whole, "float32") == ""
+    assert operations._smaller(replace(block, block="CBAM")).shape == (32, 64, 8, 8)
 
 
 def test_roofline_counts_what_the_part_must_do():

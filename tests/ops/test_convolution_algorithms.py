@@ -29,6 +29,13 @@ MANY_TILES = [
     ((19, 64, 13, 14), (32, 3, 3), 1, 1, 1),
     ((5, 32, 31, 29), (16, 3, 3), 1, (0, 2), 1),
 ]
+# Images of 2 x 2 pixels have a form of their own; cut by channels, then by images.
+PAIRS = [
+    ((3, 32, 2, 2), (48, 3, 3), 1, 1, 1),
+    ((1, 16, 2, 2), (16, 3, 3), 1, 1, 1),
+    ((130, 48, 2, 2), (16, 3, 3), 1, 1, 1),
+    ((130, 16, 2, 2), (144, 3, 3), 1, 1, 1),
+]
 STRIDE_2 = [
     ((3, 32, 16, 16), (64, 3, 3), 2, 1, 1),
     ((2, 16, 7, 9), (32, 3, 3), 2, 1, 1),
@@ -73,8 +80,8 @@ ANY = [
     ((2, 3, 2, 2), (3, 1, 1), 3, 4, 1),
 ]
 CASES = (
-    [("winograd", *c) for c in BLOCKED + MANY_TILES]
-    + [("winograd_small", *c) for c in BLOCKED + MANY_TILES]
+    [("winograd", *c) for c in BLOCKED + MANY_TILES + PAIRS]
+    + [("winograd_small", *c) for c in BLOCKED + MANY_TILES + PAIRS]
     + [("polyphase", *c) for c in STRIDE_2]
     + [("implicit_gemm", *c) for c in BLOCKED + STRIDE_2[:2] + OTHER_KERNELS]
     + [("stem", *c) for c in IMAGES]
@@ -331,7 +338,8 @@ def test_choice():
         ("implicit_gemm", (8, 64, 12, 12), (128, 64, 3, 3), 2, 1, 1),
         ("implicit_gemm", (8, 64, 32, 32), (128, 64, 3, 3), 2, 0, 1),
         ("implicit_gemm", (8, 64, 32, 32), (128, 64, 3, 3), (2, 1), 1, 1),
-        ("implicit_gemm", (128, 512, 2, 2), (512, 512, 3, 3), 1, 1, 1),
+        ("winograd", (128, 512, 2, 2), (512, 512, 3, 3), 1, 1, 1),
+        ("implicit_gemm", (128, 512, 1, 2), (512, 512, 3, 3), 1, 1, 1),
         ("implicit_gemm", (8, 64, 32, 32), (128, 64, 1, 1), 1, 0, 1),
         ("stem", (8, 3, 32, 32), (64, 3, 3, 3), 1, 1, 1),
         ("im2col", (8, 64, 32, 32), (64, 1, 3, 3), 1, 1, 64),
