@@ -9,6 +9,9 @@
                                    tests under Address-, UndefinedBehavior- and LeakSanitizer
                                    (--quick: some; [PART...] [-- ARGS...]: see
                                    tests/sanitizers/run.py)
+    python3 dev.py coverage [ARGS...]
+                                   how much of the C and the Python the tests reach, and what not
+                                   (pytest's ARGS; needs gcc with gcov)
     python3 dev.py wheel           builds sdist and wheel, audits them, tests the wheel from
                                    another folder ([PYTHON...] [--numpy oldest newest] [--all]:
                                    see tests/installs/run.py)
@@ -51,6 +54,7 @@ SANITIZED = {
     "ATTNNET_LDFLAGS": "-fsanitize=address,undefined",
 }
 FOR_VALGRIND = {"ATTNNET_CFLAGS": "-O1 -g -DATTN_NO_CACHE"}
+COUNTED = {"ATTNNET_CFLAGS": "-O1 --coverage", "ATTNNET_LDFLAGS": "--coverage"}
 
 
 def environment(name: str, *packages: str, **variables: str) -> Path:
@@ -99,6 +103,13 @@ def sanitize(arguments: list[str]) -> int:
     else:
         programs = environment(".venv-sanitize", ".[dev]", **SANITIZED)
     runner = ROOT / "tests" / "sanitizers" / "run.py"
+    return subprocess.run([programs / "python", runner, *arguments], cwd=ROOT).returncode
+
+
+def coverage(arguments: list[str]) -> int:
+    """Counts what the tests reach."""
+    programs = environment(".venv-coverage", ".[dev]", "coverage>=7.10", **COUNTED)
+    runner = ROOT / "tests" / "sanitizers" / "covered.py"
     return subprocess.run([programs / "python", runner, *arguments], cwd=ROOT).returncode
 
 
@@ -154,6 +165,7 @@ def main() -> int:
     jobs = {
         "demo": demo, "test": test, "notebooks": notebooks, "sanitize": sanitize, "wheel": wheel,
         "docs": docs, "fuzz": fuzz, "kill": kill, "properties": properties, "networks": networks,
+        "coverage": coverage,
     }  # fmt: skip
     if sys.version_info < (3, 10):  # noqa: UP036  (run by whatever Python the user has)
         print("attnnet needs Python 3.10 or newer", file=sys.stderr)

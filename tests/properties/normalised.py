@@ -44,6 +44,15 @@ class Statistics:
         assert_close(self.kept[1], var, count, "running variance")
 
 
+def steepest(x, training: bool, eps: float) -> float:
+    """The size of the terms of dx, which cancel: 1 / sqrt(var), large where the values of a channel
+    are few and happen to lie near each other."""
+    if not training:
+        return 1.0
+    var = np.asarray(x, np.float64).var(axis=(0, *range(2, x.ndim)))
+    return max(1.0, float(1 / np.sqrt(var.min() + eps)))
+
+
 def affine(draw, channels):
     """Weight and bias."""
     return [values(draw(SEEDS), channels, low=0.5, high=1.5), values(draw(SEEDS), channels)]
@@ -71,7 +80,8 @@ def batch_norm(draw):
 
     return Problem(
         ours, twin, arrays, length=count, scale=1.0,
-        scales=[1.0, np.sqrt(count), np.sqrt(count), 1.0][: len(arrays)],
+        scales=[steepest(arrays[0], training, eps), np.sqrt(count), np.sqrt(count), 1.0][
+            : len(arrays)],
         after=lambda: stats.check(arrays[0].astype(np.float64), training),
         note=f"training {training}, relu {relu}, momentum {momentum}, eps {eps}",
     )  # fmt: skip
@@ -117,11 +127,12 @@ def convolution_norm(draw):
                                      residual=residual, relu=relu))  # fmt: skip
 
     convolved = []
+    steep = steepest(ops.conv2d(*arrays[:2], None, stride, padding, groups)[0], training, 1e-5)
     length, lengths, scales = convolution_rounding(x, w, y, groups)
     return Problem(
         ours, twin, arrays, length=length + count, scale=1.0,
         lengths=[lengths[0] + count, *[length + count] * (len(arrays) - 1)],
-        scales=[1.0, scales[1], scales[1], scales[1], 1.0][: len(arrays)],
+        scales=[steep, steep * scales[1], scales[1], scales[1], 1.0][: len(arrays)],
         after=lambda: stats.check(convolved[0], training),
         note=f"stride {stride}, padding {padding}, groups {groups}, training {training}, "
              f"relu {relu}",
@@ -171,10 +182,11 @@ def deferred(draw):
 
     length = int(np.prod(w[1:])) + int(np.prod(v[1:])) + count
     root = float(np.sqrt(count))
+    steep = steepest(ops.conv2d(*arrays[:2], None, stride, padding, groups)[0], True, 1e-5)
     return Problem(
         ours, twin, arrays, length=length, scale=1.0, lengths=[length] * 7,
-        scales=[1.0, *[root] * 6], note=f"stride {stride}, padding {padding}, groups {groups}, "
-        f"then stride {second}",
+        scales=[steep, steep * root, *[root] * 5],
+        note=f"stride {stride}, padding {padding}, groups {groups}, then stride {second}",
     )  # fmt: skip
 
 
