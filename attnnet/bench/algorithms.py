@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
@@ -52,7 +53,7 @@ def _by(name: str, call: Callable[[], T]) -> T:
     try:
         return call()
     finally:
-        _core.set_convolution_algorithm(None)
+        _core.set_convolution_algorithm(os.environ.get("ATTNNET_CONVOLUTION"))
 
 
 def _fits(name: str, layer: Convolution) -> bool:
