@@ -21,9 +21,12 @@ from .problem import CHANNELS, MOST, SEEDS, Problem
 
 @st.composite
 def image_shapes(draw, least=1, empty=True, channels=CHANNELS, most=MOST, side=40):
-    """(N, C, H, W); ``least`` bounds H and W from below."""
+    """(N, C, H, W); ``least`` bounds H and W from below. Squares as networks have them, and any."""
     n = draw(st.sampled_from([1, 1, 2, 2, 3, 5] + [0] * empty))
     c = draw(channels)
+    square = [s for s in (1, 2, 4, 8, 16) if least <= s <= side and n * c * s * s <= most]
+    if square and draw(st.integers(0, 2)) == 0:
+        return n, c, *[draw(st.sampled_from(square))] * 2
     height = draw(st.one_of(st.integers(least, 9), st.integers(least, side)))
     room = max(least, min(side, most // max(1, n * c * height)))
     return n, c, height, draw(st.one_of(st.integers(least, min(9, room)), st.integers(least, room)))
