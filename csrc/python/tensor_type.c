@@ -87,9 +87,42 @@ static PyObject *tensor_new(PyTypeObject *type, PyObject *args, PyObject *keywor
     return (PyObject *)new_object(type, t);
 }
 
+static attn_status call_python_hook(void *context, attn_tensor *gradient,
+                                    attn_tensor **replacement);
+
+/* The tensor's variable where its hooks are this object's alone: neither another tensor nor the tape
+ * would call them. Python's collector may then follow them, and break the circle of a hook that
+ * holds its tensor. */
+static attn_variable *own_variable(const TensorObject *self)
+{
+    attn_tensor *t = self->tensor;
+    bool alone = t && t->variable && atomic_load(&t->references) == 1 &&
+                 atomic_load(&t->variable->references) == 1;
+    return alone ? t->variable : NULL;
+}
+
+static int tensor_traverse(TensorObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    attn_variable *variable = own_variable(self);
+    for (attn_hook *hook = variable ? variable->hooks : NULL; hook; hook = hook->next)
+        if (hook->call == call_python_hook)
+            Py_VISIT((PyObject *)hook->context);
+    return 0;
+}
+
+static int tensor_clear(TensorObject *self)
+{
+    attn_variable *variable = own_variable(self);
+    while (variable && variable->hooks)
+        attn_variable_remove_hook(variable, variable->hooks->id);
+    return 0;
+}
+
 static void tensor_dealloc(TensorObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
     if (self->weak_references)
         PyObject_ClearWeakRefs((PyObject *)self);
     attn_tensor_release(self->tensor);
@@ -421,13 +454,14 @@ static PyMemberDef members[] = {
 
 static PyType_Slot slots[] = {
     {Py_tp_new, tensor_new},         {Py_tp_dealloc, tensor_dealloc}, {Py_tp_methods, methods},
-    {Py_tp_getset, attributes},      {Py_tp_members, members},        {0, NULL},
+    {Py_tp_getset, attributes},      {Py_tp_members, members},        {Py_tp_clear, tensor_clear},
+    {Py_tp_traverse, tensor_traverse}, {0, NULL},
 };
 
 static PyType_Spec spec = {
     .name = "attnnet._core.Tensor",
     .basicsize = sizeof(TensorObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = slots,
 };
 

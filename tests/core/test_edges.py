@@ -50,6 +50,45 @@ def test_a_module_that_holds_itself_is_garbage(hold):
     assert (after["in_use"], after["objects"]) == (before["in_use"], before["objects"])
 
 
+def own_leaf():
+    return attnnet.Tensor(np.ones(64, np.float32), requires_grad=True)
+
+
+def result():
+    return own_leaf() * 2.0
+
+
+@pytest.mark.parametrize("make", [own_leaf, result])
+@pytest.mark.parametrize("walked", [False, True])
+def test_a_tensor_whose_hook_holds_it_is_garbage(make, walked):
+    gc.collect()
+    before = _core.memory_stats()
+    x = make()
+    x.register_hook(lambda gradient, held=x: None)
+    if walked:
+        x.sum().backward()
+    gone = weakref.ref(x)
+    del x
+    gc.collect()
+    assert gone() is None
+    after = _core.memory_stats()
+    assert (after["in_use"], after["objects"]) == (before["in_use"], before["objects"])
+
+
+def test_a_hook_lives_as_long_as_the_tape_may_call_it():
+    x, seen = own_leaf(), []
+    x.register_hook(lambda gradient, held=x: seen.append(held.shape))
+    y = (x * 2.0).sum()
+    gone = weakref.ref(x)
+    del x
+    gc.collect()
+    y.backward()
+    assert seen == [(64,)]
+    del y
+    gc.collect()
+    assert gone() is None
+
+
 def test_weak_references():
     layer = nn.Linear(3, 2)
     things = {"module": layer, "parameter": layer.weight, "tensor": layer.weight.detach(),
