@@ -5,8 +5,9 @@
 Parts: warnings (gcc and clang, -Wall -Wextra -Werror), lint (clang-tidy with .clang-tidy, cppcheck,
 ruff; those that the machine has), threads (ThreadSanitizer over threads.c),
 address (the tests under Address-, UndefinedBehavior- and LeakSanitizer, with an extension that was
-built for them), valgrind (a smoke set, with an extension built with -DATTN_NO_CACHE). Without a
-part: the first four. --quick takes the tests that reach most of the C code in a short time.
+built for them), portable (kernels.c, for this machine and, emulated, for aarch64), valgrind (a
+smoke set, with an extension built with -DATTN_NO_CACHE). Without a part: all but the last. --quick
+leaves out `portable`, and takes the tests that reach most of the C code in a short time.
 """
 
 from __future__ import annotations
@@ -125,6 +126,26 @@ def threads(option: str = "-fsanitize=thread", *before: str) -> int:
         return built or run(*before, program, TSAN_OPTIONS="halt_on_error=0:exitcode=66")
 
 
+def portable() -> int:
+    """kernels.c with the whole core but Python's part, built and run."""
+    cross = [shutil.which(program) for program in ("aarch64-linux-gnu-gcc", "qemu-aarch64")]
+    machines = [(os.environ.get("CC", "gcc"), [])]
+    if all(cross):
+        machines.append((cross[0], [cross[1]]))
+    else:
+        print("no cross compiler and emulator for aarch64: not run", flush=True)
+    files = [p for kind in (True, False) for p in sources(kind) if p.parent.name != "python"]
+    failed = 0
+    for compiler, emulator in machines:
+        with tempfile.TemporaryDirectory() as folder:
+            program = Path(folder) / "kernels"
+            failed |= run(compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror",
+                          "-fno-math-errno", "-ffp-contract=fast", "-DATTN_ISA=baseline", "-static",
+                          HERE / "kernels.c", *files, "-o", program, "-lm", "-pthread", "-ldl")
+            failed |= failed or run(*emulator, program)
+    return failed
+
+
 def library(name: str) -> str:
     found = subprocess.run([os.environ.get("CC", "gcc"), f"-print-file-name={name}"],
                            capture_output=True, text=True, check=True)
@@ -173,11 +194,13 @@ def main(arguments: list[str]) -> int:
     split = arguments.index("--") if "--" in arguments else len(arguments)
     parts, chosen = arguments[:split], arguments[split + 1 :]
     quick = "--quick" in parts
-    parts = [p for p in parts if p != "--quick"] or ["warnings", "lint", "threads", "address"]
+    usual = ["warnings", "lint", "threads", *["portable"] * (not quick), "address"]
+    parts = [p for p in parts if p != "--quick"] or usual
     jobs = {
         "warnings": warnings,
         "lint": lint,
         "threads": threads,
+        "portable": portable,
         "address": lambda: address(chosen or (QUICK if quick else ["tests"])),
         "valgrind": lambda: valgrind(chosen or SMOKE),
     }
