@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from reference import processes
 
 from attnnet import cores
 
@@ -67,11 +68,13 @@ def test_the_smaller_of_affinity_and_quota(monkeypatch, granted, expected):
 
 def threads(before="", **variables):
     """What a new process says."""
-    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    environment = processes.environment()
+    others = {k: v for k, v in environment.items() if not k.endswith("_NUM_THREADS")}
     code = f"{before}\nimport attnnet; print(attnnet.get_num_threads())"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**environment, **variables},
+        env={**others, **variables},
+        cwd=processes.neutral_folder(),
         capture_output=True,
         text=True,
     )
