@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from reference import attention, blocks, golden
 from reference.compare import assert_close
+from reference.memory import in_use
 from reference.states import draw_state
 
 import attnnet
@@ -163,11 +164,11 @@ def test_never_holds_a_map(form):
     _core.empty_cache()
     tensors = [Tensor(a, requires_grad=True) for a in arrays[:3]]
     dy = Tensor(arrays[3])
+    start = in_use()
     _core.reset_peak_memory()
-    start = _core.memory_stats()["in_use"]
     y = F.relative_attention(*tensors, 8, 160, 16, form == "original")
     forward = _core.memory_stats()["peak"] - start
-    kept = _core.memory_stats()["in_use"] - start
+    kept = in_use() - start
     y.backward(dy)
     backward = _core.memory_stats()["peak"] - start
     kqv, out, lse = (4 * n * 1024 for n in (8 * 336, 8 * 16, 8 * 8))
@@ -183,20 +184,20 @@ def test_never_holds_a_map(form):
 def test_refused_memory_leaks_nothing():
     shape = (8, 20, 2, 1, 16, 16)
     *inputs, dy = (Tensor(a, requires_grad=True) for a in draw(shape, 23))
-    before = _core.memory_stats()["in_use"]
+    before = in_use()
     try:
         for room in (4 << 10, 48 << 10):  # not even the result; the result, no scratch space
             attnnet.set_memory_limit(before + room)
             with pytest.raises(MemoryError, match="memory limit"):
                 F.relative_attention(*inputs, 8, 160, 16)
-            assert _core.memory_stats()["in_use"] == before
+            assert in_use() == before
         attnnet.set_memory_limit(0)
         y = F.relative_attention(*inputs, 8, 160, 16)
-        kept = _core.memory_stats()["in_use"]
+        kept = in_use()
         attnnet.set_memory_limit(kept + (400 << 10))  # the gradient of kqv, no scratch space
         with pytest.raises(MemoryError, match="memory limit"):
             y.backward(dy.detach())
-        assert _core.memory_stats()["in_use"] == kept
+        assert in_use() == kept
     finally:
         attnnet.set_memory_limit(0)
 

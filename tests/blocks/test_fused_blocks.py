@@ -3,12 +3,11 @@ bits that do not depend on threads, and errors."""
 
 from __future__ import annotations
 
-import gc
-
 import numpy as np
 import pytest
 from reference import blocks, golden
 from reference.compare import assert_close
+from reference.memory import in_use
 from reference.states import draw_state
 
 import attnnet
@@ -239,10 +238,9 @@ def test_little_is_kept_beside_the_input(name):
     rng = np.random.default_rng(1)
     x = _core.to_layout(attnnet.Tensor(rng.standard_normal(shape)), "blocked16")
     state = tensors(draw_state(name, *shape[1:], rng))
-    gc.collect()  # what earlier tests left must not be freed in between
-    before = attnnet.memory_stats()["in_use"]
+    before = in_use()
     y = FUNCTIONS[name](x, *arguments(name, state, True))
-    kept = attnnet.memory_stats()["in_use"] - before - 4 * y.numel()
+    kept = in_use() - before - 4 * y.numel()
     assert 0 < kept < 4 * x.numel() // 8
 
 
@@ -255,7 +253,7 @@ def test_out_of_memory_leaves_nothing_behind(name):
     state = tensors(draw_state(name, *shape[1:], rng))
     values = arguments(name, state, True)
     y = FUNCTIONS[name](x, *values)
-    before = attnnet.memory_stats()["in_use"]
+    before = in_use()
     try:
         for room in (0, 1 << 10, 16 << 10, 100 << 10):
             attnnet.set_memory_limit(before + room)
@@ -264,7 +262,7 @@ def test_out_of_memory_leaves_nothing_behind(name):
             with pytest.raises(MemoryError):
                 y.backward(dy, retain_graph=True)
             attnnet.set_memory_limit(0)
-            assert attnnet.memory_stats()["in_use"] == before
+            assert in_use() == before
     finally:
         attnnet.set_memory_limit(0)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import _testcapi
 import faulthandler
-import gc
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from reference import bindings
+from reference.memory import held
 
 import attnnet
 from attnnet import _core
@@ -102,13 +102,6 @@ def check(name: str) -> int:
     if held() != before and name not in ("set_memory_limit", "empty_cache"):
         print(f"WRONG {name}: {before} held before, {held()} after", flush=True)
     return seen
-
-
-def held() -> tuple[int, int]:
-    """The core's bytes and objects."""
-    gc.collect()
-    stats = _core.memory_stats()
-    return stats["in_use"], stats["objects"]
 
 
 def hooks() -> int:

@@ -7,9 +7,10 @@ import copy
 import numpy as np
 import pytest
 from reference.compare import assert_close
+from reference.memory import in_use
 
 import attnnet
-from attnnet import _core, nn
+from attnnet import nn
 from attnnet.nn.fused import Deferred, conv_bn
 
 SEED = 21
@@ -117,17 +118,17 @@ def test_packed_weights_follow_writes_and_batches(with_bn):
 def test_the_core_gives_the_packed_weights_back(with_bn):
     conv, bn = nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64) if with_bn else None
     x = attnnet.Tensor(np.ones((1, 64, 32, 32)))
-    before = _core.memory_stats()["in_use"]
+    before = in_use()
     for module in filter(None, (conv, bn)):
         module.eval()
     with attnnet.no_grad():
         conv_bn(x, conv, bn)
-        assert _core.memory_stats()["in_use"] - before >= 4 * 4 * 9 * 64 * 64
+        assert in_use() - before >= 4 * 4 * 9 * 64 * 64
         for module in filter(None, (conv, bn)):
             module.train()
         conv_bn(x, conv, bn)
     assert conv.__dict__["_folded"] is None
-    assert _core.memory_stats()["in_use"] == before
+    assert in_use() == before
 
 
 def test_training_gives_the_folded_weights_back():
@@ -367,10 +368,10 @@ def test_a_deferred_activation_takes_no_memory():
     activation = 4 * x.size()[0] * 32 * 32 * 32
 
     def held(into):
-        before = _core.memory_stats()["in_use"]
+        before = in_use()
         y = conv_bn(x, first, norms[0], None, True, into=into)
         y = conv_bn(y, second, norms[1], None, True)
-        return _core.memory_stats()["in_use"] - before, y
+        return in_use() - before, y
 
     computed, _ = held(None)
     deferred, _ = held(second)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from reference import layers
 from reference.compare import assert_close, relative_l2
+from reference.memory import in_use
 
 import attnnet
 import attnnet.functional as F
@@ -189,21 +190,21 @@ def test_kept_weights(case, force):
     _, *arrays = operands(case[1:], 13)
     x, weight, bias = (attnnet.Tensor(a) for a in arrays)
     expected = fused(x, weight, bias, case[1:]).numpy()
-    kept, before = _core.keep_weights(weight), attnnet.get_num_threads()
+    kept, usual = _core.keep_weights(weight), attnnet.get_num_threads()
     size = plan(case[1], weight.shape, *case[3:], True)["kept_bytes"]
     assert (size > 0) == (case[0] != "im2col")
     try:
         for threads in (1, 2, 3):
             attnnet.set_num_threads(threads)
-            in_use = _core.memory_stats()["in_use"]
+            before = in_use()
             assert np.array_equal(fused(x, kept, bias, case[1:]).numpy(), expected)
-            made = _core.memory_stats()["in_use"] - in_use
+            made = in_use() - before
             assert made >= size if threads == 1 else made == 0
     finally:
-        attnnet.set_num_threads(before)
-    in_use = _core.memory_stats()["in_use"]
+        attnnet.set_num_threads(usual)
+    before = in_use()
     del kept
-    assert in_use - _core.memory_stats()["in_use"] >= size
+    assert before - in_use() >= size
 
 
 # One image of stages 1 to 5 of the networks, and their steps of stride 2.
