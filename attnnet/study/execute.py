@@ -11,18 +11,16 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import CheckpointError, NaNLossError
 from ..training.callbacks import BatchResult, Callback
-from ..training.files import write_atomically
 from ..training.folder import LAST
 from ..training.lock import FolderInUseError
 from ..training.once import train
 from ..training.recipe import Recipe
 from ..training.state import fingerprint
 from ..training.trainer import Trainer
-from .folder import FAILED, PREDICTIONS, read_result, write_failure
+from .folder import FAILED, read_done, write_failure
+from .predictions import Predictions
 
 if TYPE_CHECKING:
     from ..training import Evaluation, History
@@ -91,7 +89,7 @@ def execute(
         for name in task.imports:
             import_module(name)
         recipe = Recipe.from_dict(task.recipe)
-        if read_result(task.folder, recipe) is None:
+        if read_done(task.folder, recipe) is None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(task.folder, FAILED))
             if not _train(task, recipe, Watch(tell, control), progress):
@@ -119,10 +117,17 @@ def _train(task: Task, recipe: Recipe, watch: Watch, progress: bool | str) -> bo
     options: dict[str, Any] = {"callbacks": [watch], "progress": progress, "data": task.data}
     options["distributed"] = False  # a cluster's workers may have been started by MPI, too
     history = _patiently(lambda: train(recipe, task.folder, **options))
-    if not history.interrupted and not os.path.exists(os.path.join(task.folder, PREDICTIONS)):
+    if not history.interrupted and not _has_predictions(task.folder):
         # The training is done, but what it said of the test images was lost: only that is made.
         history = Trainer.resume(os.path.join(task.folder, LAST), **options).fit()
     return not history.interrupted
+
+
+def _has_predictions(folder: str) -> bool:
+    try:
+        return bool(Predictions.read(folder))
+    except CheckpointError:
+        return False
 
 
 def _patiently(work: Callable[[], History]) -> History:
@@ -182,11 +187,6 @@ class Watch(Callback):
 
     def on_test(self, trainer: Trainer, evaluation: Evaluation) -> None:
         test = trainer.data.test
-        arrays = {
-            "labels": test.labels.astype(np.int32),
-            "predictions": evaluation.predictions.astype(np.int32),
-            "confidence": evaluation.confidence.astype(np.float32),
-            "images": np.array(json.dumps(fingerprint(test), sort_keys=True)),
-        }
-        path = os.path.join(str(trainer.folder), PREDICTIONS)
-        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+        images = json.dumps(fingerprint(test), sort_keys=True)
+        said = Predictions(test.labels, evaluation.predictions, evaluation.confidence, images)
+        said.write(str(trainer.folder))

@@ -2,16 +2,17 @@
 
     study.json       the plan, the commands that worked on it, where the data were
     runs/NAME/       a training's folder, and beside its files:
-        predictions.npz  what the chosen epoch says of each test image
-        result.json      the figures of a run that is done; written last
-        failed.json      why a run could not be done
-        log.txt          what the training said
+        predictions.safetensors  what the chosen epoch says of each test image
+        result.json              the figures of a run that is done; written last
+        failed.json              why a run could not be done
+        log.txt                  what the training said
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +23,12 @@ from ..training.folder import LAST
 from ..training.lock import FolderLock
 from ..training.recipe import Recipe
 from .plan import Plan, Run
+from .predictions import Predictions
 
 STUDY, LOCK = "study.json", "study.lock"
-PREDICTIONS, RESULT, FAILED, LOG = "predictions.npz", "result.json", "failed.json", "log.txt"
+RESULT, FAILED, LOG = "result.json", "failed.json", "log.txt"
+# Of a run, beside its summary, localisation and machine: numbers, or None where not measured.
+FIGURES = ("ece", "step_ms", "parameters", "multiply_adds", "skipped")
 # What makes failing again certain: the same recipe gives the same bits, NaN among them.
 FINAL = ("NaNLossError",)
 
@@ -82,6 +86,9 @@ class StudyFolder:
             raise CheckpointError(f"{path}: corrupt: {error}.") from None
         if not isinstance(record, dict) or not isinstance(record.get("plan"), dict):
             raise CheckpointError(f"{path}: corrupt: there is no plan in it.")
+        commands, data = record.get("commands", []), record.get("data")
+        if not isinstance(commands, list) or not isinstance(data, (str, type(None))):
+            raise CheckpointError(f"{path}: corrupt: its commands or its data are no text.")
         return record
 
     @property
@@ -139,25 +146,47 @@ class StudyFolder:
         """Where a run stands, as its folder shows."""
         return state_of(self.of(run), run.recipe)
 
-    def result(self, run: Run) -> dict[str, Any] | None:
-        """The figures of a run that is done; None: it is not."""
-        return read_result(self.of(run), run.recipe)
+    def done(self, run: Run) -> tuple[dict[str, Any], Predictions] | None:
+        """The figures of a run that is done, and what it says of the images; None: it is not."""
+        return read_done(self.of(run), run.recipe)
 
 
-def read_result(folder: str, recipe: Recipe) -> dict[str, Any] | None:
-    """The figures of a run that was done by this very recipe; None where it was not."""
+def read_done(folder: str, recipe: Recipe) -> tuple[dict[str, Any], Predictions] | None:
+    """The figures of a run that was done by this very recipe, as ``result.json`` holds them, and
+    what it says of the images. None where it was not, or where either file is corrupt: both can
+    be made again."""
     try:
         with open(os.path.join(folder, RESULT), encoding="utf-8") as file:
             result = json.load(file)
-    except (OSError, ValueError, RecursionError):
+        if not _is_result(result) or result["recipe"] != recipe.to_dict():
+            return None
+        return result, Predictions.read(folder)
+    except (OSError, ValueError, RecursionError, CheckpointError):
         return None
-    good = isinstance(result, dict) and result.get("recipe") == recipe.to_dict()
-    return result if good and os.path.exists(os.path.join(folder, PREDICTIONS)) else None
+
+
+def _is_result(result: Any) -> bool:
+    """Whether these are figures that a report can be made of."""
+    if not isinstance(result, dict) or not isinstance(result.get("recipe"), dict):
+        return False
+    summary, looked = result.get("summary"), result.get("localisation")
+    machine, figures = result.get("machine"), [result.get(name) for name in FIGURES]
+    return (
+        isinstance(summary, dict) and _is_number(summary.get("test_top1"))
+        and (looked is None or isinstance(looked, dict))
+        and (machine is None or isinstance(machine, dict))
+        and all(x is None or _is_number(x) for x in (*figures, *(looked or {}).values()))
+    )  # fmt: skip
+
+
+def _is_number(value: Any) -> bool:
+    """An ordinary one: no truth value, not NaN, nor too large for a float."""
+    return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e300
 
 
 def state_of(folder: str, recipe: Recipe) -> State:
     """Where a run's folder stands."""
-    if read_result(folder, recipe) is not None:
+    if read_done(folder, recipe) is not None:
         return State("done")
     with contextlib.suppress(OSError, ValueError, RecursionError), \
             open(os.path.join(folder, FAILED), encoding="utf-8") as file:  # fmt: skip

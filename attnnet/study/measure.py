@@ -13,7 +13,8 @@ from ..training.checkpoint import load_model
 from ..training.files import write_atomically
 from ..training.history import History
 from ..training.recipe import Recipe
-from .folder import PREDICTIONS, RESULT
+from .folder import RESULT
+from .predictions import Predictions
 
 if TYPE_CHECKING:
     from ..data import Dataset
@@ -27,24 +28,22 @@ def write_result(folder: str, recipe: Recipe, source: str | None) -> None:
     """Measures a run that is trained, and writes its figures: from then on it is done.
 
     Raises:
-        CheckpointError: the best checkpoint cannot be read. DataError: the images cannot.
-        OSError: the figures cannot be written.
+        CheckpointError: the best checkpoint or the predictions cannot be read. DataError: the
+            images cannot. OSError: the figures cannot be written.
     """
     from .. import __version__, get_num_threads
     from ..bench.machine import describe
     from ..training.setup import load_data
 
     history = History.from_json(os.path.join(folder, "history.json"))
-    with np.load(os.path.join(folder, PREDICTIONS)) as said:
-        right = said["predictions"] == said["labels"]
-        calibration = ece(said["confidence"], right)
+    said = Predictions.read(folder)
     model, test = load_model(folder), load_data(recipe, source).test
     summary = model.summary(test.images.shape[1:])
     pace = statistics.median(row["images_per_second"] for row in history)
     result = {
         "recipe": recipe.to_dict(),
         "summary": history.summary,
-        "ece": calibration,
+        "ece": ece(said.confidence, said.right),
         "parameters": summary.total_parameters,
         "multiply_adds": summary.total_multiply_adds,
         "step_ms": 1000 * recipe.batch_size / pace if pace > 0 else None,

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from ..markup import as_html, table
 from ..training.history import History
-from .folder import PREDICTIONS, State, StudyFolder
+from .folder import State, StudyFolder
 from .inference import (
     ALPHA,
     McNemar,
@@ -25,23 +22,22 @@ from .inference import (
     seeds_needed,
 )
 from .plan import Family, Plan, Run
+from .predictions import Predictions
 
 HALF_A_POINT = 0.5
 
 
 @dataclass(frozen=True)
 class Done:
-    """A run that is done: its figures, and which test images it got right.
+    """A run that is done.
 
     Attributes:
-        run: it. result: as ``result.json`` holds it. right: (N,) bool. images: says which test
-            images these were.
+        run: it. result: its figures, as ``result.json`` holds them. said: of the test images.
     """
 
     run: Run
     result: dict[str, Any]
-    right: np.ndarray
-    images: str
+    said: Predictions
 
     @property
     def top1(self) -> float:
@@ -159,13 +155,11 @@ class Results:
         for run in self.plan.runs:
             if (run.family, run.block) != (family, block):
                 continue
-            result = self.home.result(run)
-            if result is None:
+            done = self.home.done(run)
+            if done is None:
                 row.missing[run.seed] = self.states[run.name]
-                continue
-            with np.load(self.home.of(run, PREDICTIONS)) as said:
-                right = said["predictions"] == said["labels"]
-                row.done[run.seed] = Done(run, result, right, str(said["images"]))
+            else:
+                row.done[run.seed] = Done(run, *done)
         if row.done:
             row.accuracy = mean_over_seeds([one.top1 for one in row.done.values()])
         return row
@@ -218,12 +212,9 @@ def _compare(row: Row, base: Row) -> None:
         return
     row.differences = {two.run.seed: two.top1 - one.top1 for one, two in pairs}
     row.difference = mean_over_seeds(list(row.differences.values()))
-    alike = [(one, two) for one, two in pairs if one.images == two.images]
-    row.tests = {two.run.seed: mcnemar(one.right, two.right) for one, two in alike}
+    seeds = {two.run.seed: (one.said, two.said) for one, two in pairs}
+    alike = {seed: said for seed, said in seeds.items() if said[0].which == said[1].which}
+    row.tests = {seed: mcnemar(one.right, two.right) for seed, (one, two) in alike.items()}
     if len(alike) == len(pairs):
-        gains = [100.0 * (two.right.astype(float) - one.right) for one, two in pairs]
-        row.interval = bootstrap(gains, _all_same(two.images for _, two in pairs))
-
-
-def _all_same(values: Iterable[str]) -> bool:
-    return len(set(values)) == 1
+        gains = [100.0 * (two.right.astype(float) - one.right) for one, two in alike.values()]
+        row.interval = bootstrap(gains, len({two.which for _, two in alike.values()}) == 1)

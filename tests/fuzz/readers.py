@@ -21,13 +21,19 @@ from typing import Any
 
 import numpy as np
 from data import mini
+from study import small, synthetic
 from training import tiny
 
 import attnnet
 from attnnet.data import Dataset, cifar, image_folder, pickle_reader, pictures
 from attnnet.errors import CheckpointError, DataError
 from attnnet.interop import torch_file
+from attnnet.study.folder import write_failure
 from attnnet.study.plan import Plan
+from attnnet.study.predictions import FILE as PREDICTIONS
+from attnnet.study.report import markdown
+from attnnet.study.results import Results
+from attnnet.study.tables import rows_csv, runs_csv
 from attnnet.training import Callback, History, Recipe, Trainer, lock
 from attnnet.training import checkpoint as checkpoints
 from attnnet.training import history as histories
@@ -234,6 +240,42 @@ def read_plan(path: Path) -> object:
     return Plan.from_dict(plan.to_dict()) == plan
 
 
+# The files of a study with a base and a block that are done, and a block that failed.
+PLAN = small.plan(blocks=["SE", "SA"], seeds=1)
+_BASE, _DONE, _FAILED = (os.path.join("runs", run.name) for run in PLAN.runs)
+OF_A_STUDY = (
+    "study.json", os.path.join(_DONE, "result.json"), os.path.join(_DONE, PREDICTIONS),
+    os.path.join(_FAILED, "failed.json"),
+)  # fmt: skip
+_study: dict[str, bytes] = {}
+
+
+def good_study(place: Path) -> dict[str, bytes]:
+    """The contents of those files, all as they should be; the rest is left in a folder."""
+    right = {None: 0.5, "SE_1": 0.7}
+    home = synthetic.make(place, PLAN, right, 20, leave=[PLAN.runs[2].name])
+    write_failure(home.of(PLAN.runs[2]), "NaNLossError", "the loss is NaN")
+    return {name: Path(home.file(name)).read_bytes() for name in OF_A_STUDY}
+
+
+def study_folder(data: bytes, place: Path) -> Path:
+    """A study's folder; the first byte says which of its files the rest is."""
+    folder = place / "study"
+    if not folder.exists():
+        _study.update(good_study(folder))
+    spoilt = OF_A_STUDY[data[0] % len(OF_A_STUDY)] if data else None
+    for name, good in _study.items():
+        (folder / name).write_bytes(data[1:] if name == spoilt else good)
+    return folder
+
+
+def read_study(path: Path) -> object:
+    """All of its report that needs no network and no figure."""
+    results = Results(str(path))
+    html = results._repr_html_()
+    return str(results), html, rows_csv(results), runs_csv(results), markdown(results)
+
+
 def lock_file(data: bytes, place: Path) -> Path:
     """A lock file; HOST in it stands for this machine's name."""
     (place / "train.lock").write_bytes(data.replace(b"HOST", socket.gethostname().encode()))
@@ -301,6 +343,9 @@ READERS: dict[str, Reader] = {
     "plan": Reader(
         recipe_file, read_plan, (ValueError,),
         ("attnnet.study.plan", "attnnet.training.recipe", "json", "tomllib"),
+    ),
+    "study": Reader(
+        study_folder, read_study, (CheckpointError, ValueError), ("attnnet.study", "json")
     ),
     "lock": Reader(
         lock_file, read_lock, (CheckpointError,), ("attnnet.training.lock", "json")

@@ -74,9 +74,9 @@ def _everything() -> None:
 
     import attnnet
 
-    for package in ("attnnet.data", "attnnet.training", "attnnet.interop", "attnnet.models"):
-        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            importlib.import_module(f"{package}.{module.name}")
+    for package in ("data", "training", "interop", "models", "study"):
+        for module in pkgutil.iter_modules(importlib.import_module(f"attnnet.{package}").__path__):
+            importlib.import_module(f"attnnet.{package}.{module.name}")
     assert attnnet
     from PIL import Image
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import pickle
 import tarfile
+import tempfile
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from data import mini
@@ -182,6 +184,12 @@ def _plans() -> list[bytes]:
     return [json.dumps(plan).encode(), toml, b'{"preset": "resnet18-cifar100", "seeds": [1]}']
 
 
+def _studies() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        contents = readers.good_study(Path(folder)).values()
+    return [bytes([number]) + data for number, data in enumerate(contents)]
+
+
 def _locks() -> list[bytes]:
     return [b'{"pid": 123, "host": "h", "started": "9"}', b'{"pid": 1, "host": "HOST"}']
 
@@ -230,6 +238,7 @@ SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "history": _histories,
     "recipe": _recipes,
     "plan": _plans,
+    "study": _studies,
     "lock": _locks,
     "image": _images,
 }
@@ -359,6 +368,7 @@ WORDS: dict[str, list[bytes]] = {
     ],
     "checkpoint": [*_JSON_WORDS, b'"resnet152"', b'"vgg19"', b'"custom"', b'"adamw"'],
     "history": _JSON_WORDS,
+    "study": [*_JSON_WORDS, b"test_top1", b"localisation", b"summary", b"data_offsets", b"shape"],
     "recipe": [*_JSON_WORDS, b"0x" + b"f" * 5000, b"a.a.a.a", b"[[x]]", b'"""'],
     "plan": _JSON_WORDS,
     "lock": _JSON_WORDS,

@@ -24,7 +24,7 @@ SEED = 20_260
 TIMES = {
     "pickle": 1000, "torch-pickle": 800, "torch": 500, "safetensors": 500, "lock": 300,
     "history": 400, "recipe": 400, "plan": 400, "image": 500, "weights": 200, "cifar": 200,
-    "archive": 100, "checkpoint": 100,
+    "archive": 100, "checkpoint": 100, "study": 300,
 }  # fmt: skip
 
 

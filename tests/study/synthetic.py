@@ -6,6 +6,7 @@ import os
 import numpy as np
 
 from attnnet.study.folder import StudyFolder
+from attnnet.study.predictions import Predictions
 from attnnet.training import History
 from attnnet.training.files import write_atomically
 
@@ -48,13 +49,8 @@ def write_run(home, run, right, images="the images"):
                        "epochs": 3, "seconds": 3.0}  # fmt: skip
     os.makedirs(home.of(run), exist_ok=True)
     history.to_json(home.of(run, "history.json"))
-    arrays = {
-        "labels": labels, "predictions": np.where(right, labels, (labels + 1) % 10),
-        "confidence": np.full(len(right), 0.8, np.float32), "images": np.array(images),
-    }  # fmt: skip
-    write_atomically(
-        home.of(run, "predictions.npz"), lambda file: np.savez_compressed(file, **arrays)
-    )
+    taken = np.where(right, labels, (labels + 1) % 10)
+    Predictions(labels, taken, np.full(len(right), 0.8), images).write(home.of(run))
     result = {
         "recipe": run.recipe.to_dict(), "summary": history.summary, "ece": 5.0, "parameters": 5402,
         "multiply_adds": 10_000, "step_ms": 12.5, "skipped": 0, "threads": 1, "attnnet": "0.1.0",

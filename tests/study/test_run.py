@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from reference import processes
 
@@ -17,6 +16,7 @@ from attnnet.errors import CheckpointError
 from attnnet.study import run
 from attnnet.study.execute import Task
 from attnnet.study.folder import StudyFolder
+from attnnet.study.predictions import FILE as PREDICTIONS
 from attnnet.study.runner import Pool, shares
 from attnnet.training import checkpoint
 from study.small import plan
@@ -37,15 +37,14 @@ def figures(folder, of=None):
     """What the runs said and measured, without what depends on the clock."""
     home, found = StudyFolder(folder), {}
     for one in (of or plan()).runs:
-        result = home.result(one)
-        assert result is not None, one.name
-        with np.load(home.of(one, "predictions.npz")) as said:
-            arrays = {name: said[name].tobytes() for name in said.files}
+        assert home.done(one) is not None, one.name
+        result, said = home.done(one)
+        said = [x if name == "images" else x.tobytes() for name, x in vars(said).items()]
         weights = checkpoint.load(home.of(one)).weights
         summary = {k: v for k, v in result["summary"].items() if k != "seconds"}
         kept = ("recipe", "ece", "parameters", "multiply_adds", "localisation", "skipped")
         found[one.name] = (
-            summary, {k: result[k] for k in kept}, arrays,
+            summary, {k: result[k] for k in kept}, said,
             {k: v.tobytes() for k, v in weights.items()},
         )  # fmt: skip
     return found
@@ -78,15 +77,14 @@ def test_two_at_once_are_the_same_as_one_after_another(tmp_path, straight, capsy
 def test_a_run_is_a_training_like_any_other(straight, tmp_path):
     one = plan().runs[1]
     history = attnnet.train(one.recipe, tmp_path / "alone", progress=False)
-    result = StudyFolder(straight).result(one)
+    result, said = StudyFolder(straight).done(one)
     assert result["summary"]["test_top1"] == history.summary["test_top1"]
     assert result["summary"]["chosen_on"] == "validation"
     assert result["parameters"] == sum(
         p.numel() for p in attnnet.load(tmp_path / "alone").parameters()
     )
-    with np.load(StudyFolder(straight).of(one, "predictions.npz")) as said:
-        right = 100 * (said["predictions"] == said["labels"]).mean()
-        assert len(said["labels"]) == 80 and right == pytest.approx(history.summary["test_top1"])
+    assert len(said.labels) == 80
+    assert 100 * said.right.mean() == pytest.approx(history.summary["test_top1"])
 
 
 def test_what_is_done_is_not_done_again(straight):
@@ -97,16 +95,18 @@ def test_what_is_done_is_not_done_again(straight):
     assert figures(straight) == before
 
 
-@pytest.mark.parametrize(
-    "lost", [("predictions.npz",), ("result.json",), ("predictions.npz", "result.json")]
-)
-def test_lost_figures_are_made_anew_without_training(tmp_path, straight, lost):
+@pytest.mark.parametrize("how", ["lost", "cut off"])
+@pytest.mark.parametrize("files", [(PREDICTIONS,), ("result.json",), (PREDICTIONS, "result.json")])
+def test_figures_are_made_anew_without_training(tmp_path, straight, files, how):
     of = plan(seeds=1, blocks=[], stages=[])
     folder = tmp_path / "s"
     run(of, folder, 0, progress=False)
     (one,) = of.runs
-    for name in lost:
-        (folder / "runs" / one.name / name).unlink()
+    for path in (folder / "runs" / one.name / name for name in files):
+        if how == "lost":
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     stamp = (folder / "runs" / one.name / "last.safetensors").stat().st_mtime_ns
     run(of, folder, 0, progress=False)
     assert figures(folder, of)[one.name] == figures(straight)[one.name]
