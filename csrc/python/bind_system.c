@@ -128,27 +128,37 @@ static PyObject *py_config(PyObject *module, PyObject *const *args, Py_ssize_t c
                          attn_cpu_blas_core(), "compiler", __VERSION__);
 }
 
-static PyObject *memory_of(const double *values, int64_t count, int flags)
+/* The doubles that a buffer of Python's holds. */
+static attn_status copy_doubles(double *to, int64_t count, PyObject *from)
 {
-    return PyMemoryView_FromMemory((char *)values, (Py_ssize_t)(count * (int64_t)sizeof *values),
-                                   flags);
+    Py_buffer view;
+    if (PyObject_GetBuffer(from, &view, PyBUF_SIMPLE) < 0)
+        return ATTN_CALLBACK;
+    const int64_t size = count * (int64_t)sizeof *to;
+    bool fits = view.len == size;
+    if (fits)
+        memcpy(to, view.buf, (size_t)size);
+    else
+        PyErr_Format(PyExc_ValueError, "the function of set_peers gave %zd bytes, expected %lld: "
+                     "those of every process", view.len, (long long)size);
+    PyBuffer_Release(&view);
+    return fits ? ATTN_OK : ATTN_CALLBACK;
 }
 
-/* The Python function that gathers: (room for all, own), both as bytes of doubles. */
+/* The Python function that gathers: from this process's doubles, as bytes, to a buffer of all. Copies
+ * both ways, so that it may keep what it got. */
 static attn_status call_gather(void *context, double *all, const double *own, int64_t count)
 {
     attn_status status = ATTN_CALLBACK;
+    const int64_t ranks = attn_get_peers()->ranks;
     PyGILState_STATE gil = PyGILState_Ensure();
-    PyObject *to = memory_of(all, count * attn_get_peers()->ranks, PyBUF_WRITE);
-    PyObject *from = memory_of(own, count, PyBUF_READ);
-    PyObject *result = NULL;
-    if (to && from)
-        result = PyObject_CallFunctionObjArgs(context, to, from, NULL);
+    PyObject *gather = Py_NewRef(context); /* it may set other peers */
+    PyObject *result = PyObject_CallFunction(gather, "y#", (const char *)own,
+                                             (Py_ssize_t)(count * (int64_t)sizeof *own));
     if (result)
-        status = ATTN_OK;
+        status = copy_doubles(all, ranks * count, result);
     Py_XDECREF(result);
-    Py_XDECREF(from);
-    Py_XDECREF(to);
+    Py_DECREF(gather);
     PyGILState_Release(gil);
     return status;
 }

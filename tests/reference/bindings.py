@@ -190,7 +190,7 @@ CASES: dict[str, Case] = {
     "fail_allocation": Case(lambda: (10**9,), undo=lambda: _core.fail_allocation(0)),
     "load_blas": Case(lambda: ("/no/such/library.so",)),
     "config": Case(lambda: ()),
-    "set_peers": Case(lambda: (lambda everyone, own: None, 2, 3, 4),
+    "set_peers": Case(lambda: (lambda own: None, 2, 3, 4),
                       undo=lambda: _core.set_peers(None, 1, 0, 0)),
     "profile_start": Case(lambda: (), undo=lambda: _core.profile_stop()),
     "profile_stop": Case(lambda: ()),
