@@ -343,7 +343,11 @@ def permute(x: Operand, dims: Sequence[int]) -> Tensor:
 
 
 def cat(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
-    """Joins tensors along a dimension; all others must agree. At most 64."""
+    """Joins tensors along a dimension.
+
+    Raises:
+        ValueError: no tensors, or others of their dimensions differ.
+    """
     return _core.concatenate([_tensor(t) for t in tensors], dim)
 
 

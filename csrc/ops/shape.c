@@ -2,6 +2,7 @@
  * Slices, pads and concatenations that cut no block of 16 channels stay in BLOCKED16. */
 #include "ops.h"
 
+#include "../base/memory.h"
 #include "../tensor/extent.h"
 
 #include <string.h>
@@ -220,6 +221,7 @@ attn_status attn_pad(attn_tensor **y, attn_tensor *x, const int64_t *before, con
 typedef struct {
     int axis;
     attn_layout layout;
+    int64_t sizes[]; /* of the parts along the axis */
 } join;
 
 static placement part_of_join(const join *j, int ndim, const int64_t *whole, const int64_t *part,
@@ -236,19 +238,18 @@ static placement part_of_join(const join *j, int ndim, const int64_t *whole, con
 
 static attn_status concatenate_backward(attn_node *node, attn_tensor *const *dy, attn_tensor **dx)
 {
-    const int64_t *sizes = node->parameters; /* axis, layout, then each input's size */
-    join j = {(int)sizes[0], (attn_layout)sizes[1]};
+    const join *j = node->parameters;
     attn_tensor *d;
     attn_status status = ATTN_OK;
     int64_t start = 0, part[ATTN_MAX_DIMS];
-    ATTN_TRY(attn_tensor_as(&d, dy[0], j.layout));
+    ATTN_TRY(attn_tensor_as(&d, dy[0], j->layout));
     memcpy(part, d->shape, sizeof part);
-    for (int i = 0; i < node->input_count; start += sizes[2 + i], i++) {
+    for (int i = 0; i < node->input_count; start += j->sizes[i], i++) {
         if (!attn_node_wants(node, i))
             continue;
-        part[j.axis] = sizes[2 + i];
-        ATTN_GOTO(attn_tensor_empty(&dx[i], d->ndim, part, j.layout));
-        placement p = part_of_join(&j, d->ndim, d->shape, part, start);
+        part[j->axis] = j->sizes[i];
+        ATTN_GOTO(attn_tensor_empty(&dx[i], d->ndim, part, j->layout));
+        placement p = part_of_join(j, d->ndim, d->shape, part, start);
         read_part(attn_data(dx[i]), attn_data(d), &p);
     }
 done:
@@ -256,14 +257,11 @@ done:
     return status;
 }
 
-enum { MOST_PARTS = 64 };
-
 static attn_status check_parts(int64_t *whole, attn_tensor *const *x, int count, int axis)
 {
     char first[160], other[160];
-    if (count < 1 || count > MOST_PARTS)
-        return attn_fail(ATTN_BAD_VALUE, "cat: 1 to %d tensors are expected, got %d", MOST_PARTS,
-                         count);
+    if (count < 1)
+        return attn_fail(ATTN_BAD_VALUE, "cat: at least one tensor is expected, got none");
     memcpy(whole, x[0]->shape, sizeof x[0]->shape);
     for (int i = 1; i < count; i++) {
         bool fits = x[i]->ndim == x[0]->ndim;
@@ -274,16 +272,32 @@ static attn_status check_parts(int64_t *whole, attn_tensor *const *x, int count,
                              "along dimension %d", i,
                              attn_shape_text(other, x[i]->ndim, x[i]->shape),
                              attn_shape_text(first, x[0]->ndim, x[0]->shape), axis);
-        whole[axis] += x[i]->shape[axis];
+        if (__builtin_add_overflow(whole[axis], x[i]->shape[axis], &whole[axis]))
+            return attn_fail(ATTN_NO_MEMORY, "cat: the sum of dimension %d is more than memory can "
+                             "hold", axis);
+    }
+    return ATTN_OK;
+}
+
+/* All parts into their places; j->sizes as well. */
+static attn_status write_parts(attn_tensor *out, join *j, attn_tensor *const *x, int count)
+{
+    int64_t start = 0;
+    for (int i = 0; i < count; start += j->sizes[i], i++) {
+        attn_tensor *source;
+        ATTN_TRY(attn_tensor_as(&source, x[i], j->layout));
+        placement p = part_of_join(j, out->ndim, out->shape, x[i]->shape, start);
+        write_part(attn_data(out), attn_data(source), &p);
+        attn_tensor_release(source);
+        j->sizes[i] = x[i]->shape[j->axis];
     }
     return ATTN_OK;
 }
 
 attn_status attn_concatenate(attn_tensor **y, attn_tensor *const *x, int count, int axis)
 {
-    static const attn_operation operation = {"cat", concatenate_backward,
-                                             (2 + MOST_PARTS) * sizeof(int64_t)};
-    int64_t whole[ATTN_MAX_DIMS], parameters[2 + MOST_PARTS] = {0}, start = 0;
+    static const attn_operation operation = {"cat", concatenate_backward, 0};
+    int64_t whole[ATTN_MAX_DIMS];
     ATTN_TRY(check_parts(whole, x, count, axis));
     int ndim = x[0]->ndim;
     bool any_blocked = false, all_can = true;
@@ -291,23 +305,21 @@ attn_status attn_concatenate(attn_tensor **y, attn_tensor *const *x, int count, 
         any_blocked = any_blocked || x[i]->layout == ATTN_BLOCKED16;
         all_can = all_can && attn_can_block(ndim, x[i]->shape);
     }
-    join j = {axis, any_blocked && all_can ? ATTN_BLOCKED16 : ATTN_PLAIN};
-    attn_tensor *out;
-    ATTN_TRY(attn_tensor_empty(&out, ndim, whole, j.layout));
-    parameters[0] = axis;
-    parameters[1] = j.layout;
-    for (int i = 0; i < count; i++) {
-        attn_tensor *source;
-        attn_status status = attn_tensor_as(&source, x[i], j.layout);
-        if (status != ATTN_OK) {
-            attn_tensor_release(out);
-            return status;
-        }
-        placement p = part_of_join(&j, ndim, whole, x[i]->shape, start);
-        write_part(attn_data(out), attn_data(source), &p);
-        attn_tensor_release(source);
-        parameters[2 + i] = x[i]->shape[axis];
-        start += x[i]->shape[axis];
-    }
-    return finish(y, out, &operation, count, x, parameters);
+    const size_t bytes = sizeof(join) + (size_t)count * sizeof(int64_t);
+    join *j = attn_object(1, bytes);
+    if (!j)
+        return ATTN_NO_MEMORY;
+    j->axis = axis;
+    j->layout = any_blocked && all_can ? ATTN_BLOCKED16 : ATTN_PLAIN;
+    attn_tensor *out = NULL;
+    attn_status status = ATTN_OK;
+    ATTN_GOTO(attn_tensor_empty(&out, ndim, whole, j->layout));
+    ATTN_GOTO(write_parts(out, j, x, count));
+    ATTN_GOTO(attn_record_sized(&operation, count, x, 1, &out, j, bytes, NULL, 0));
+    *y = out;
+    out = NULL;
+done:
+    attn_tensor_release(out);
+    attn_object_free(j);
+    return status;
 }

@@ -140,7 +140,8 @@ void attn_variable_remove_hook(attn_variable *variable, uint64_t id)
     }
 }
 
-static attn_node *node_new(const attn_operation *operation, int input_count, int output_count)
+static attn_node *node_new(const attn_operation *operation, int input_count, int output_count,
+                           size_t parameter_bytes)
 {
     attn_node *node = attn_object(1, sizeof *node);
     if (!node)
@@ -150,7 +151,7 @@ static attn_node *node_new(const attn_operation *operation, int input_count, int
     node->sequence = atomic_fetch_add(&next_sequence, 1);
     node->inputs = attn_object((size_t)input_count + 1, sizeof *node->inputs);
     node->outputs = attn_object((size_t)output_count + 1, sizeof *node->outputs);
-    node->parameters = attn_object(1, operation->parameter_bytes + 1);
+    node->parameters = attn_object(1, parameter_bytes + 1);
     if (!node->inputs || !node->outputs || !node->parameters) {
         node_release(node);
         return NULL;
@@ -164,16 +165,25 @@ attn_status attn_record(const attn_operation *operation, int input_count, attn_t
                         int output_count, attn_tensor *const *outputs, const void *parameters,
                         attn_tensor *const *saved, int saved_count)
 {
+    return attn_record_sized(operation, input_count, inputs, output_count, outputs, parameters,
+                             operation->parameter_bytes, saved, saved_count);
+}
+
+attn_status attn_record_sized(const attn_operation *operation, int input_count,
+                              attn_tensor *const *inputs, int output_count,
+                              attn_tensor *const *outputs, const void *parameters, size_t bytes,
+                              attn_tensor *const *saved, int saved_count)
+{
     if (!attn_needs_grad(input_count, inputs))
         return ATTN_OK;
-    attn_node *node = node_new(operation, input_count, output_count);
+    attn_node *node = node_new(operation, input_count, output_count, bytes);
     if (!node)
         return ATTN_NO_MEMORY;
     attn_status status = ATTN_OK;
     for (int i = 0; i < input_count; i++)
         node->inputs[i] = inputs[i] ? attn_variable_retain(inputs[i]->variable) : NULL;
     if (parameters)
-        memcpy(node->parameters, parameters, operation->parameter_bytes);
+        memcpy(node->parameters, parameters, bytes);
     /* Saved tensors are kept as detached twins: an output saved by its own node would otherwise own
      * its variable, which owns the node: a cycle that is never freed. */
     node->saved_count = saved_count;

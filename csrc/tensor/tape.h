@@ -84,6 +84,11 @@ bool attn_needs_grad(int count, attn_tensor *const *inputs);
 attn_status attn_record(const attn_operation *operation, int input_count, attn_tensor *const *inputs,
                         int output_count, attn_tensor *const *outputs, const void *parameters,
                         attn_tensor *const *saved, int saved_count);
+/* The same with so many bytes of parameters, however many the operation has. */
+attn_status attn_record_sized(const attn_operation *operation, int input_count,
+                              attn_tensor *const *inputs, int output_count,
+                              attn_tensor *const *outputs, const void *parameters, size_t bytes,
+                              attn_tensor *const *saved, int saved_count);
 
 static inline bool attn_node_wants(const attn_node *node, int input)
 {

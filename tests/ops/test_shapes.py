@@ -98,8 +98,9 @@ def test_transpose():
         ([(2, 16, 3, 1), (2, 16, 3, 2)], 3),
         ([(2, 0, 3, 3), (2, 16, 3, 3)], 1),
         ([(0, 16, 3, 3), (0, 16, 3, 3)], 1),
+        ([(2, n % 3) for n in range(200)], 1),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_cat(shapes, dim):
     for layout in layouts_of(*shapes):
@@ -215,6 +216,13 @@ def test_refusals(call, words):
 def test_indices_out_of_range_are_refused(key):
     with pytest.raises(IndexError):
         attnnet.Tensor(np.ones((2, 3, 4)))[key]
+
+
+def test_a_sum_of_sizes_past_two_to_the_63_is_refused():
+    x = attnnet.Tensor(np.zeros((0, 2**52), np.float32))
+    assert F.cat([x] * 2, 1).shape == (0, 2**53)
+    with pytest.raises(MemoryError, match="cat: the sum of dimension 1"):
+        F.cat([x] * 2**11, 1)
 
 
 def test_sizes_of_twenty_digits_are_refused():
