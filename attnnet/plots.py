@@ -26,6 +26,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 _MARKERS = "osD^vP*"
 _INK, _SOFT = "#212529", "#6c757d"
 METRICS = {"top1": ("accuracy", "%"), "loss": ("loss", "")}
+AGAINST = ("epochs", "minutes")
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -55,8 +56,9 @@ def plot_history(
     metrics: Sequence[str] = ("top1", "loss"),
     epochs: tuple[int, int] | None = None,
     split: str | None = None,
+    against: str = "epochs",
 ) -> Figure:
-    """Accuracy and loss of one or many trainings against the epoch.
+    """Accuracy and loss of one or many trainings against the epoch or the time.
 
     Args:
         histories: a history, or histories by the names that the legend shows.
@@ -66,43 +68,53 @@ def plot_history(
         split: "train", or "test" for the held out images (those of the test or of the validation
             split, whichever was evaluated after each epoch). Default: both where there is one
             history, else "test".
+        against: "epochs" (default), or "minutes" that training and evaluation took until then,
+            without the pauses between a stop and going on.
 
     Raises:
-        ValueError: no history, an unknown metric or split, or a range without an epoch.
+        ValueError: no history, an unknown metric, split or ``against``, a range without an epoch,
+            or a history without times where minutes are asked for.
         ModuleNotFoundError: matplotlib is not installed.
     """
     named = {"": histories} if isinstance(histories, list) else dict(histories)
-    _check(named, metrics, epochs, split)
+    _check(named, metrics, epochs, split, against)
     shown = (split,) if split else ("train", "test") if len(named) == 1 else ("test",)
     figure = new_figure(5.2 * len(metrics), 3.6)
     for axes, metric in zip(np.ravel(figure.subplots(1, len(metrics))), metrics, strict=True):
-        curves = {
-            " ".join(part for part in (name, _words(history, part)) if part): history.column(
-                _column(history, part, metric)
-            )
-            for name, history in named.items()
-            for part in shown
-        }
-        if len(shown) == 1 and "" not in named:  # the title says which split it is
-            curves = dict(zip(named, curves.values(), strict=True))
+        curves, minutes = {}, {}
+        for name, history in named.items():
+            for part in shown:
+                label = " ".join(filter(None, (name, _words(history, part))))
+                if len(shown) == 1 and "" not in named:  # the title says which split it is
+                    label = name
+                curves[label] = history.column(_column(history, part, metric))
+                if against == "minutes":
+                    minutes[label] = np.cumsum(history.column("seconds")) / 60
         title, unit = METRICS[metric]
         what = "" if len(shown) > 1 else _words(next(iter(named.values())), shown[0]) + " "
-        draw_curves(axes, curves, epochs)
+        draw_curves(axes, curves, epochs, minutes or None)
         axes.set_title((what + title).capitalize() + (f" ({unit})" if unit else ""), loc="left")
     return figure
 
 
 def draw_curves(
-    axes: Axes, curves: Mapping[str, Sequence[Any]], epochs: tuple[int, int] | None = None
+    axes: Axes,
+    curves: Mapping[str, Sequence[Any]],
+    epochs: tuple[int, int] | None = None,
+    minutes: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
-    """Draws named curves of one value an epoch (None or NaN: no value there) with a legend."""
+    """Draws named curves of one value an epoch (None or NaN: no value there) with a legend.
+
+    Args:
+        minutes: where each curve's epochs end; None: the axis is that of epochs.
+    """
     low, high = epochs or (1, max((len(values) for values in curves.values()), default=1))
     for i, (name, values) in enumerate(curves.items()):
         x = np.arange(1, len(values) + 1)
         y = np.array([np.nan if value is None else value for value in values], float)
         inside = (x >= low) & (x <= high)
         axes.plot(
-            x[inside],
+            (minutes[name] if minutes else x)[inside],
             y[inside],
             color=COLOURS[i % len(COLOURS)],
             marker=_MARKERS[i % len(_MARKERS)],
@@ -111,10 +123,13 @@ def draw_curves(
             linewidth=1.6,
             label=name,
         )
-    axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    if low == min(high, max(map(len, curves.values()), default=1)):
-        axes.set_xlim(low - 0.5, low + 0.5)  # one epoch: a point, and no fractions of an epoch
+    axes.set_xlabel("minutes" if minutes else "epoch")
+    if minutes:
+        axes.set_xlim(left=0)
+    else:
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        if low == min(high, max(map(len, curves.values()), default=1)):
+            axes.set_xlim(low - 0.5, low + 0.5)  # one epoch: a point, and no fractions of an epoch
     axes.grid(color="#e2e6ea")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
@@ -211,9 +226,15 @@ def _check(
     metrics: Sequence[str],
     epochs: tuple[int, int] | None,
     split: str | None,
+    against: str,
 ) -> None:
     if not named or not metrics:
         raise ValueError("plot_history: nothing to plot; give a history and a metric")
+    if against not in AGAINST:
+        raise unknown_name("against", against, AGAINST)
+    timeless = [name for name, history in named.items() if None in history.column("seconds")]
+    if against == "minutes" and timeless:
+        raise ValueError(f"against: got 'minutes', but the history {timeless[0]!r} has no seconds")
     for metric in metrics:
         if metric not in METRICS:
             raise unknown_name("metric", metric, METRICS)

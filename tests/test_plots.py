@@ -23,7 +23,7 @@ def history(epochs, split="test"):
     return History(
         {
             "epoch": i + 1, "train_loss": 2.0 / (i + 1), "train_top1": 50.0 + i,
-            f"{split}_loss": 2.1 / (i + 1), f"{split}_top1": 49.0 + i,
+            f"{split}_loss": 2.1 / (i + 1), f"{split}_top1": 49.0 + i, "seconds": 30.0 * (i + 1),
         }
         for i in range(epochs)
     )  # fmt: skip
@@ -76,10 +76,19 @@ def test_a_range_of_epochs():
     assert axes.get_ylim()[0] > 52
 
 
+def test_against_the_minutes_that_the_epochs_took():
+    named = {"a": history(4), "b": history(2)}
+    axes, _ = plot_history(named, epochs=(2, 3), against="minutes").axes
+    assert lines(axes) == {"a": [50, 51], "b": [50]} and axes.get_xlabel() == "minutes"
+    assert [line.get_xdata().tolist() for line in axes.lines] == [[1.5, 3.0], [1.5]]
+    assert axes.get_xlim()[0] == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"metrics": ["top5"]}, "top1"),
+        ({"against": "hours"}, "minutes"),
         ({"split": "tset"}, "test"),
         ({"epochs": (11, 20)}, "1 to 10"),
         ({"epochs": (5, 4)}, "5 to 4"),
@@ -89,6 +98,11 @@ def test_a_range_of_epochs():
 def test_what_cannot_be_plotted_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         plot_history(history(10), **options)
+
+
+def test_a_history_without_times_is_refused_against_minutes():
+    with pytest.raises(ValueError, match="'old' has no seconds"):
+        plot_history({"old": History([{"epoch": 1, "test_top1": 1.0}])}, against="minutes")
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -167,7 +181,8 @@ def trainings(tmp_path):
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_command(trainings, tmp_path, capsys, kind):
     target = tmp_path / f"out.{kind}"
-    assert main(["plot", *trainings, "--epochs", "2:4", "--output", str(target)]) == 0
+    words = ["--epochs", "2:4", "--against", "minutes", "--output", str(target)]
+    assert main(["plot", *trainings, *words]) == 0
     assert target.read_bytes()[:5] in (b"\x89PNG\r", b"<?xml")
     table = capsys.readouterr().out.splitlines()
     assert table[1].split() == ["base", "4", "52.00", "52.00", "4"]

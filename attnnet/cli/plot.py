@@ -27,6 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train, or test: the held out images; default: test, of a single training both",
     )  # fmt: skip
     parser.add_argument(
+        "--against", choices=("epochs", "minutes"), default="epochs", metavar="NAME",
+        help="epochs (default), or minutes of training and evaluation",
+    )  # fmt: skip
+    parser.add_argument(
         "--output", default="curves.png", metavar="FILE", help="PNG or SVG; default curves.png"
     )
 
@@ -37,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     histories = _read(args.histories, args.labels)
     metrics = tuple(METRICS) if args.metric == "both" else (args.metric,)
-    figure = plot_history(histories, metrics, _range(args.epochs), args.split)
+    figure = plot_history(histories, metrics, _range(args.epochs), args.split, args.against)
     kind = Path(args.output).suffix.lower()
     if kind not in (".png", ".svg"):
         raise ValueError(f"--output: got {args.output!r}, expected a name ending in .png or .svg")
