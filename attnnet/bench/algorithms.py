@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-
 from .. import _core
 from ..tensor import Tensor
 from .engine import Attnnet
 from .exact import convolve, relative_error
-from .layers import PARTS, Convolution
+from .layers import PARTS, Convolution, normal
 from .record import Record
 from .timing import interleaved
 
@@ -64,7 +62,7 @@ def _errors(layer: Convolution) -> dict[str, float]:
     module = layer.module()
     x = Tensor(layer.arrays()[0], requires_grad=True)
     y = module(x)
-    dy = np.random.default_rng(1).standard_normal(y.shape, dtype=np.float32)
+    dy = normal(1, y.shape)
     y.backward(Tensor(dy))
     exact = convolve(layer, x.numpy(), module.weight.numpy(), dy)
     found = {"output": y, "gradient": x.grad, "weights' gradient": module.weight.grad}

@@ -55,7 +55,7 @@ class Layer(ABC):
 
     def arrays(self) -> list[np.ndarray]:
         """The inputs, standard normal."""
-        return [_normal(seed, self.shape) for seed in range(self.inputs)]
+        return [normal(seed, self.shape) for seed in range(self.inputs)]
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class LayerRunner(Runner):
         self.part, self.forward, self.x = part, forward, x
         self.leaves = [*x, *parameters]
         self.y = forward(*x)
-        self.dy = tensor(_normal(9, tuple(self.y.shape)))
+        self.dy = tensor(normal(9, tuple(self.y.shape)))
 
     def logits(self) -> np.ndarray:
         """The output, or the gradient of what first wants one: the input, else the weights."""
@@ -190,5 +190,6 @@ def _size(layer: Layer) -> str:
     return f"{layer.shape[2]}x{layer.shape[3]}"
 
 
-def _normal(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+def normal(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """float32 numbers of the standard normal distribution, the same for the same seed."""
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
