@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..extras import need
-
 if TYPE_CHECKING:
     from ..data import Dataset
     from ..nn import Module
@@ -124,7 +122,8 @@ def add_image_arguments(parser: Any, positional: bool = True) -> None:
         nargs="*" if positional else "+",
         default=[],
         metavar="IMAGE",
-        help="image files, brought to the network's size; default: test images",
+        help="image files, upright, scaled until they cover the network's size and cut about their "
+        "middle, as for training; default: test images",
     )
     parser.add_argument(
         "--indices", nargs="+", type=int, metavar="N", help="which images of the data set; "
@@ -158,19 +157,11 @@ def images_of(args: argparse.Namespace, model: Module) -> Chosen:
 
 
 def _read(files: list[str], model: Module) -> np.ndarray:
-    from ..data.pictures import opened
+    from ..data import pictures
 
-    Image = need("PIL.Image")
-    mode = {1: "L", 3: "RGB"}.get(model.in_channels)
-    if mode is None:
-        raise ValueError(f"image files have 1 or 3 channels, the network has {model.in_channels}.")
-    height, width = model.image_size
-    pixels = []
-    for file in files:
-        with opened(file) as image:
-            small = image.convert(mode).resize((width, height), Image.Resampling.LANCZOS)
-        pixels.append(np.asarray(small).reshape(height, width, -1).transpose(2, 0, 1))
-    return np.stack(pixels)
+    if model.in_channels not in pictures.MODES:
+        raise ValueError(f"image files have no {model.in_channels} channels, as the network has.")
+    return np.stack([pictures.read(file, model.image_size, model.in_channels) for file in files])
 
 
 class Bar:

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from ..extras import need
+from . import pictures
 from .dataset import Dataset, check_classes, stratified_choice
-from .pictures import opened
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 
@@ -111,20 +110,7 @@ def read_image(file: str | os.PathLike, image_size: int, channels: int = 3) -> n
     Raises:
         DataError: missing, truncated, corrupt, too large, or no image.
     """
-    Image, ImageOps = need("PIL.Image"), need("PIL.ImageOps")
     try:
-        with opened(file) as image:
-            upright = ImageOps.exif_transpose(_plain(image, channels))
-            fitted = ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BILINEAR)
+        return pictures.read(file, (image_size, image_size), channels)
     except FileNotFoundError as missing:
         raise DataError(f"{file}: no such file") from missing
-    pixels = np.asarray(fitted)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
-
-def _plain(image: object, channels: int) -> object:
-    """Any kind of image as 8 bits a channel, gray or RGB."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # 16 bits of gray, which the usual conversion would cut off at 255.
-        image = image.point(lambda value: value / 256).convert("L")
-    return image.convert("L" if channels == 1 else "RGB")

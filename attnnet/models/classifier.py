@@ -67,7 +67,9 @@ class Classifier(Module):
                 attnnet Tensor (N, C, H, W) is taken as it is, already normalised.
             top: how many classes an image gets, most probable first (default 1).
             batch_size: images a forward pass (default 128).
-            resize: whether images of another size are resized (bilinear); by default an error.
+            resize: whether images of another size are brought to the network's as those of a
+                folder are for training: scaled until they cover it, cut about their middle; by
+                default an error.
 
         Returns:
             A list of one ``Prediction`` an image: iterates over (class, probability), class being

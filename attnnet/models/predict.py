@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data import pictures
 from ..extras import need
 from ..markup import table
 from ..nn.modes import evaluating
@@ -96,7 +97,7 @@ def prepare(model: Classifier, images: Any, resize: bool = False) -> np.ndarray:
         parts = [prepare(model, image, resize) for image in images]
         empty = np.zeros((0, model.in_channels, *model.image_size), np.float32)
         return np.concatenate([empty, *parts])
-    pixels = _scaled(_channels_first(model, _as_array(model, images)))
+    pixels = _scaled(_channels_first(model, _as_array(model, images, resize)))
     if pixels.shape[2:] != model.image_size and resize:
         pixels = _resized(pixels, model.image_size)
     _check_shape(model, pixels.shape)
@@ -112,14 +113,17 @@ def prepare(model: Classifier, images: Any, resize: bool = False) -> np.ndarray:
     return pixels
 
 
-def _as_array(model: Classifier, image: Any) -> np.ndarray:
-    """An array as it is; a path or Pillow image as (H, W, C) uint8."""
+def _as_array(model: Classifier, image: Any, resize: bool) -> np.ndarray:
+    """An array as it is; a path or Pillow image as (H, W, C) uint8, of the network's size where it
+    is to be resized."""
     if isinstance(image, np.ndarray):
         return image
     if isinstance(image, (str, os.PathLike)):
-        return _decoded(model, image)
+        _check_channels(model)
+        with pictures.opened(image) as opened:
+            return _pillow_array(model, opened, resize)
     if type(image).__module__.partition(".")[0] == "PIL":
-        return _pillow_array(model, image)
+        return _pillow_array(model, image, resize)
     if hasattr(image, "__array__"):
         return np.asarray(image)
     raise TypeError(
@@ -128,29 +132,17 @@ def _as_array(model: Classifier, image: Any) -> np.ndarray:
     )
 
 
-def _decoded(model: Classifier, path: Any) -> np.ndarray:
-    from ..data.pictures import opened
-
-    _mode(model)
-    with opened(path) as image:
-        return _pillow_array(model, image)
-
-
-def _mode(model: Classifier) -> str:
-    """Pillow's name for images of as many channels as the network takes."""
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(model.in_channels)
-    if mode is None:
+def _check_channels(model: Classifier) -> None:
+    if model.in_channels not in pictures.MODES:
         raise ValueError(
             f"the network takes {model.in_channels} channels, which no image file has: pass arrays"
         )
-    return mode
 
 
-def _pillow_array(model: Classifier, image: Any) -> np.ndarray:
-    ImageOps = need("PIL.ImageOps")
-
-    mode = _mode(model)
-    array = np.asarray(ImageOps.exif_transpose(image).convert(mode))
+def _pillow_array(model: Classifier, image: Any, resize: bool) -> np.ndarray:
+    _check_channels(model)
+    image = pictures.upright(image, model.in_channels)
+    array = np.asarray(pictures.fitted(image, model.image_size) if resize else image)
     return array if array.ndim == 3 else array[:, :, None]
 
 
@@ -190,12 +182,12 @@ def _scaled(array: np.ndarray) -> np.ndarray:
 
 
 def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear, antialiased where it shrinks; (N, C, H, W) float32 to the same of another size."""
+    """(N, C, H, W) float32 to the same of another size, as image files are brought to it."""
     Image = need("PIL.Image")
     out = np.empty((*pixels.shape[:2], *size), np.float32)
     for place in np.ndindex(pixels.shape[:2]):
         plane = Image.fromarray(np.ascontiguousarray(pixels[place]))
-        out[place] = np.asarray(plane.resize(size[::-1], Image.Resampling.BILINEAR))
+        out[place] = np.asarray(pictures.fitted(plane, size))
     return out
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 import pytest
 from PIL import Image
 
 import attnnet
+from attnnet.cli.choice import images_of
+from attnnet.data.image_folder import read_image
 from attnnet.models import predict
 
 SIZE = (8, 10)
@@ -130,6 +134,24 @@ def test_resize(model, pixels):
     np.testing.assert_allclose(
         resized, predict.prepare(model, np.full((1, *SIZE, 3), 77, np.uint8)), atol=1e-5
     )
+
+
+def test_a_photo_is_prepared_as_for_training_whatever_it_comes_as(tmp_path):
+    model = attnnet.resnet18(num_classes=5, image_size=16)
+    rng = np.random.default_rng(5)
+    photo = Image.fromarray(rng.integers(0, 256, (50, 37, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held sideways
+    photo.save(tmp_path / "x.png", exif=exif)
+    trained_on = read_image(tmp_path / "x.png", 16)
+    wanted = predict.prepare(model, trained_on)
+    opened = Image.open(tmp_path / "x.png")
+    upright = np.asarray(photo.transpose(Image.Transpose.ROTATE_270))
+    for given, off in ((tmp_path / "x.png", 0), (opened, 0), (upright, 1 / 255)):
+        resized = predict.prepare(model, given, resize=True)
+        np.testing.assert_allclose(resized, wanted, atol=1e-6 + off)
+    words = argparse.Namespace(images=[str(tmp_path / "x.png")], indices=None)
+    assert np.array_equal(images_of(words, model).pixels[0], trained_on)
 
 
 @pytest.mark.parametrize(
