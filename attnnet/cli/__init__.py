@@ -25,6 +25,9 @@ COMMANDS = {
     "list": "the models, blocks, data sets and presets there are",
 }
 
+# What makes or reads networks, which may be one's own; a study's plan says that itself.
+_OF_MODELS = ("train", "evaluate", "infer", "cam", "compare", "list")
+
 _EPILOG = """examples:
   attnnet train                              ResNet18 NEW_12 on shapes, about two minutes
   attnnet train --preset resnet18-cifar100 --block CBAM_12 --data FOLDER
@@ -66,6 +69,8 @@ def _run(words: list[str]) -> int:
     from importlib import import_module
 
     from .. import __version__
+    from ..own import import_modules
+    from .choice import add_imports_argument
 
     parser = Parser(
         prog="attnnet",
@@ -81,11 +86,15 @@ def _run(words: list[str]) -> int:
         if name == wanted:
             module = import_module(f"{__name__}.{name}")
             module.add_arguments(sub)
+            if name in _OF_MODELS:
+                add_imports_argument(sub)
             sub.set_defaults(run=module.run, words=words)
     args = parser.parse_args(words)
     if args.command is None:
         parser.print_help()
         return 2
+    if args.command in _OF_MODELS:
+        import_modules(args.imports, "--imports")
     return args.run(args)
 
 

@@ -25,6 +25,15 @@ def count(text: str) -> int:
     return number
 
 
+def add_imports_argument(parser: Any) -> None:
+    """Adds the option for modules of one's own."""
+    parser.add_argument(
+        "--imports", type=lambda text: text.split(","), default=[], metavar="MODULE[,MODULE]",
+        help="modules to import first, which register blocks and networks of your own; looked for "
+        "in the current folder, too",
+    )  # fmt: skip
+
+
 def add_threads_argument(parser: Any) -> None:
     """Adds the option that says how many threads compute; see :func:`use_threads`."""
     parser.add_argument("--threads", type=count, metavar="N", help="threads; default: all cores")

@@ -6,9 +6,9 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..own import import_modules
 from ..training.recipe import check_field
 
 if TYPE_CHECKING:
@@ -27,13 +27,7 @@ def imports(names: Any) -> None:
     Raises:
         ValueError: a module is not there.
     """
-    for name in _strings("imports", names):
-        try:
-            import_module(name)
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"plan: imports names {name!r}, which Python does not find ({error})."
-            ) from None
+    import_modules(_strings("imports", names), "plan: imports")
 
 
 def tidy(plan: Plan) -> dict[str, Any]:

@@ -8,10 +8,10 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, NaNLossError
+from ..own import import_modules
 from ..training.callbacks import BatchResult, Callback
 from ..training.folder import LAST
 from ..training.lock import FolderInUseError
@@ -86,8 +86,7 @@ def execute(
     if task.threads:
         set_num_threads(task.threads)
     try:
-        for name in task.imports:
-            import_module(name)
+        import_modules(task.imports, "plan: imports")
         recipe = Recipe.from_dict(task.recipe)
         if read_done(task.folder, recipe) is None:
             with contextlib.suppress(FileNotFoundError):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CheckpointError, NaNLossError
+from ..own import modules_of
 from . import behind, keeping
 from . import checkpoint as checkpoints
 from .callbacks import Callback, CallbackList
@@ -88,10 +89,11 @@ class Trainer:
     ) -> None:
         self.ranks = find_ranks(distributed)
         self.recipe = Recipe.preset("shapes") if recipe is None else recipe.replace()
-        if isinstance(data, (tuple, list)):
+        self._was_given = {"model": model is not None, "data": isinstance(data, (tuple, list))}
+        if self._was_given["data"]:
             self.recipe.dataset = data[0].name
         with self.ranks.all_or_none():
-            self.recipe.check_names(isinstance(data, (tuple, list)), model is not None)
+            self.recipe.check_names(self._was_given["data"], self._was_given["model"])
         if checkpoint_every is not None and checkpoint_every < 1:
             raise ValueError(f"checkpoint_every is {checkpoint_every}; expected at least 1.")
         shown = [Progress(bar=progress != "lines")] if progress else []
@@ -440,10 +442,14 @@ class Trainer:
 
         if self.folder is None:
             return "begin anew, nothing is on disk" if fresh else "call fit() again"
-        if in_notebook():
-            again = "" if fresh else "fit() again, or "
-            return f"{again}attnnet.Trainer.resume({self.folder!r}).fit()"
+        own = [] if self.model is None else modules_of(self.model)
+        objects = [f", {name}={name}" for name, given in self._was_given.items() if given]
+        if in_notebook() or objects or "__main__" in own:  # what no command could name
+            again = "fit() again, or " if in_notebook() and not fresh else ""
+            return f"{again}attnnet.Trainer.resume({self.folder!r}{''.join(objects)}).fit()"
         command = [*self.ranks.command(), "attnnet", "train", "--resume", self.folder]
+        if own:
+            command += ["--imports", ",".join(own)]
         if isinstance(self.source, (str, os.PathLike)):
             command += ["--data", os.fspath(self.source)]
         return shlex.join(command)

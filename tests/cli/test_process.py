@@ -68,13 +68,65 @@ def test_interrupt_and_go_on_with_the_command_it_names(tmp_path, number):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number and err == ""
     said = re.search(r"interrupted in epoch \d, after \d+ of 50 steps; to go on: (.*)", out)
-    assert said[1] == "attnnet train --resume run"
+    assert said[1] == "attnnet train --resume run --imports training.tiny"
     resumed = start(tmp_path, said[1].removeprefix("attnnet train "))
     out, err = resumed.communicate(timeout=60)
     assert resumed.returncode == 0, err
     one = checkpoints.load(tmp_path / "straight").weights
     two = checkpoints.load(tmp_path / "run").weights
     assert all(one[name].tobytes() == two[name].tobytes() for name in one)
+
+
+MINE = """
+import attnnet
+import study.small
+
+@attnnet.register_block("MINE")
+class Mine(attnnet.nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.gain = attnnet.nn.Parameter([1.0] * channels)
+
+    def forward(self, x):
+        return x * self.gain.reshape(1, -1, 1, 1)
+"""
+
+
+def test_an_own_block_from_a_file_beside_works_in_every_command(tmp_path):
+    """As the installed program runs: Python looks for modules beside it, not where one stands."""
+    program = tmp_path / "bin" / "attnnet"
+    program.parent.mkdir()
+    program.write_text("import sys\nfrom attnnet.cli import main\nsys.exit(main())\n")
+    (tmp_path / "mine.py").write_text(MINE)
+    paths = os.pathsep.join([ENVIRONMENT["PYTHONPATH"], str(TESTS)])
+
+    def run(words):
+        done = subprocess.run(
+            [sys.executable, str(program), *words.split()], cwd=tmp_path, text=True,
+            capture_output=True, env={**ENVIRONMENT, "PYTHONPATH": paths},
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    options = "--limit-train 64 --limit-test 20 --batch-size 16 --no-progress --output run"
+    trained = f"train --arch small --block MINE_1 --epochs 2 --stop-after 1 {options}"
+    code, said = run(trained)
+    assert code == 2 and "'small'" in said, said
+    code, said = run(f"{trained} --imports mine")
+    assert code == 0, said
+    hint = re.search(r"to go on: attnnet (.*)", said)[1]
+    assert hint == "train --resume run --imports study.small,mine"
+    assert run(f"{hint} --no-progress")[0] == 0
+    assert "'MINE'" in run("evaluate run --imports study.small")[1]
+    layer = "--layers features"
+    pair = f"compare run run --labels a b {layer}"
+    for words in ("evaluate run", f"infer run {layer}", f"cam run {layer}", pair, "list blocks"):
+        code, said = run(f"{words} --imports mine")
+        assert code == 0, said
+    assert "MINE" in said
+    code, said = run("evaluate run --imports mien")
+    assert code == 2 and "--imports names 'mien', which Python does not find" in said
+    plan = "study --networks small --datasets shapes --blocks MINE --stages 1 --seeds 1 --list"
+    assert run(f"{plan} --imports mine")[0] == 0
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="root may write anywhere")

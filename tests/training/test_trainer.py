@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 import attnnet
+from attnnet.data import load
 from attnnet.errors import CheckpointError, DataError
 from attnnet.training import Callback, History, Recipe, Trainer, evaluate, load_model
 from attnnet.training import checkpoint as checkpoints
 
+from . import tiny
 from .tiny import Messages, StopAt, recipe
 
 TIMES = ("seconds", "images_per_second")
@@ -462,3 +464,13 @@ def test_reports_to_be_gone_on_with_name_the_data(tmp_path):
     assert trainer.resume_hint() == (
         f"attnnet train --resume '{tmp_path / 'a b'}' --data '/some where'"
     )
+
+
+def test_what_no_command_could_name_is_gone_on_with_in_python(tmp_path):
+    images = load("shapes", train_count=80, test_count=40)
+    trainer = Trainer(recipe(), tmp_path, data=images, progress=False)
+    assert trainer.resume_hint() == f"attnnet.Trainer.resume({str(tmp_path)!r}, data=data).fit()"
+    trainer.fit(stop_after=1)
+    again = Trainer.resume(tmp_path, data=images, model=tiny.Tiny(10, 3, (32, 32)), progress=False)
+    assert again.resume_hint().endswith(", model=model, data=data).fit()")
+    assert len(again.fit()) > 1

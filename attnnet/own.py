@@ -1,0 +1,41 @@
+"""What users bring: modules that register blocks and networks of their own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .nn import Module
+
+
+def import_modules(names: Iterable[str], who: str) -> None:
+    """Imports modules, which are looked for in the current folder first, as by ``python -m``.
+
+    Args:
+        names: such as ``"my_blocks"``. who: names them, for the message.
+
+    Raises:
+        ValueError: Python does not find one, or something that it imports.
+    """
+    here = os.getcwd()
+    if not {"", here} & set(sys.path):
+        sys.path.insert(0, here)
+    for name in names:
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"{who} names {name!r}, which Python does not find ({error}); it looks in {here} "
+                "and where installed modules are."
+            ) from None
+
+
+def modules_of(model: Module) -> list[str]:
+    """The modules, none of this package, that define parts of a model; ``"__main__"`` for what was
+    defined in a notebook or a script."""
+    homes = (type(part).__module__ for part in model.modules())
+    return list(dict.fromkeys(home for home in homes if home.partition(".")[0] != "attnnet"))
