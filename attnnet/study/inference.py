@@ -11,9 +11,11 @@ import numpy as np
 from .distributions import binomial_half, power_of_t, t_cdf, t_quantile
 
 LEVEL, ALPHA = 0.95, 0.05
+HALF_A_POINT = 0.5  # the difference that a study asks for, in points
 POWER = 0.8  # chance of telling a difference that a number of seeds is to give
 RESAMPLES = 2000
 _MOST_SEEDS = 10_000
+_ROUNDING = 1e-9  # differences of per cents that are this near are the same
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,11 @@ def mean_over_seeds(values: Sequence[float], level: float = LEVEL) -> Mean:
     n, mean = len(x), float(x.mean())
     if n == 1:
         return Mean(1, mean, math.nan, math.nan, math.nan, math.nan)
-    sd = float(x.std(ddof=1))
+    same = float(np.ptp(x)) <= _ROUNDING * max(1.0, float(np.abs(x).max()))
+    sd = 0.0 if same else float(x.std(ddof=1))
     half = t_quantile((1 + level) / 2, n - 1) * sd / math.sqrt(n)
     if sd == 0:
-        p = 1.0 if mean == 0 else math.nan
+        p = 1.0 if abs(mean) <= _ROUNDING else math.nan
     else:
         p = 2 * t_cdf(-abs(mean) / sd * math.sqrt(n), n - 1)
     return Mean(n, mean, sd, mean - half, mean + half, p)
@@ -150,17 +153,20 @@ def _times_drawn(random: np.random.Generator, count: int) -> np.ndarray:
     return np.bincount(random.integers(0, count, count), minlength=count) / count
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], comparisons: int = 0) -> list[float]:
     """Holm's correction: p-values that may be held against one level although there are many.
 
-    NaN (no test) stays NaN and counts for nothing.
+    Args:
+        p_values: NaN (no test) stays NaN. comparisons: how many there are in all, where some have
+            no p-value yet; default: as many as there are p-values.
 
     Paper: Holm 1979, "A simple sequentially rejective multiple test procedure".
     """
     known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     found, most = [math.nan] * len(p_values), 0.0
+    many = max(comparisons, len(known))
     for place, (p, i) in enumerate(known):
-        most = max(most, min(1.0, p * (len(known) - place)))
+        most = max(most, min(1.0, p * (many - place)))
         found[i] = most
     return found
 
@@ -175,12 +181,11 @@ def seeds_needed(
         alpha: level of the test; divide it by the number of comparisons to be safe with Holm's.
 
     Returns:
-        At least 2; None where ``sd`` is not known (NaN) or more than 10,000 are needed.
+        At least 2; None where ``sd`` is not known (NaN, or 0: that of differences which happen to
+        be the same) or more than 10,000 are needed.
     """
-    if math.isnan(sd):
+    if math.isnan(sd) or sd == 0:
         return None
-    if sd == 0:
-        return 2
     effect = difference / sd
     low, high = 1, 2  # `low` is too few
     while power_of_t(effect, high, alpha) < power:

@@ -79,7 +79,8 @@ PUBLISHED: dict[tuple[str, str], dict[str | None, tuple[float, float | None]]] =
 }  # fmt: skip
 PUBLISHED_NOTE = (
     "Published: single runs, whose best epoch the test images chose; ResNet18 on the first 8,100 "
-    "of the 10,000 test images."
+    "of the 10,000 test images. It trained on all training images; here some are held out, to "
+    "choose the epoch."
 )
 
 

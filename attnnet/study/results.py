@@ -13,6 +13,7 @@ from ..training.history import History
 from .folder import State, StudyFolder
 from .inference import (
     ALPHA,
+    HALF_A_POINT,
     McNemar,
     Mean,
     bootstrap,
@@ -23,8 +24,6 @@ from .inference import (
 )
 from .plan import Family, Plan, Run
 from .predictions import Predictions
-
-HALF_A_POINT = 0.5
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,11 @@ class Row:
         accuracy: test accuracy in per cent; None where no run is done.
         difference: to the base on the same seeds, in points; None for the base, and without pairs.
         interval: of that difference over images and seeds at once.
-        tests: McNemar's, a seed each.
+        tests: McNemar's, a seed each, not corrected.
         p: of the paired t-test over seeds, corrected for all comparisons of the study.
+        mid: where one seed is compared, mid-p of its McNemar's test, corrected likewise.
         seeds_for_half: that would tell half a point; None: not known.
-        comparisons: how many the correction counts.
+        comparisons: how many the corrections count: those that the plan makes, done or not.
     """
 
     family: Family
@@ -70,6 +70,7 @@ class Row:
     interval: tuple[float, float] | None = None
     tests: dict[int, McNemar] = field(default_factory=dict)
     p: float = math.nan
+    mid: float = math.nan
     seeds_for_half: int | None = None
     comparisons: int = 0
 
@@ -166,18 +167,23 @@ class Results:
 
     def _correct(self) -> None:
         """Holm's correction over all comparisons, and how many seeds half a point needs."""
+        many = sum(row.block is not None for row in self.rows)
         compared = [row for row in self.rows if row.difference is not None]
         tested = [row for row in compared if row.difference.count > 1]  # type: ignore[union-attr]
-        adjusted = holm([row.difference.p for row in tested])  # type: ignore[union-attr]
+        adjusted = holm([row.difference.p for row in tested], many)  # type: ignore[union-attr]
         for row, p in zip(tested, adjusted, strict=True):
             row.p = p
+        single = [row for row in compared if row not in tested and row.tests]
+        mids = holm([test.mid for row in single for test in row.tests.values()], many)
+        for row, mid in zip(single, mids, strict=True):
+            row.mid = mid
         for row in compared:
-            row.comparisons = len(compared)
+            row.comparisons = many
             # One deviation for the whole family: that of two or three seeds alone is mere luck.
             squares = [other.difference.sd**2 for other in tested if other.family == row.family]  # type: ignore[union-attr]
             if squares:
                 sd = math.sqrt(statistics.fmean(squares))
-                row.seeds_for_half = seeds_needed(HALF_A_POINT, sd, ALPHA / len(compared))
+                row.seeds_for_half = seeds_needed(HALF_A_POINT, sd, ALPHA / many)
 
     @cached_property
     def measures(self) -> list[str]:
@@ -215,6 +221,6 @@ def _compare(row: Row, base: Row) -> None:
     seeds = {two.run.seed: (one.said, two.said) for one, two in pairs}
     alike = {seed: said for seed, said in seeds.items() if said[0].which == said[1].which}
     row.tests = {seed: mcnemar(one.right, two.right) for seed, (one, two) in alike.items()}
-    if len(alike) == len(pairs):
+    if len(alike) == len(pairs) > 1:
         gains = [100.0 * (two.right.astype(float) - one.right) for one, two in alike.values()]
         row.interval = bootstrap(gains, len({two.which for _, two in alike.values()}) == 1)

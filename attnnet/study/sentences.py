@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from .inference import ALPHA, HALF_A_POINT
+
 if TYPE_CHECKING:
     from .results import Row
 
@@ -26,36 +28,38 @@ def sentence(row: Row) -> str:
     gap, p = row.difference, row.p
     figures = f"{gap.mean:+.2f} points (95 % interval {gap.low:+.2f} to {gap.high:+.2f}"
     if math.isnan(p):
-        return lead + (
+        text = (
             f"not told apart from the base: all {gap.count} seeds differ by the same "
             f"{gap.mean:+.2f} points, so that nothing says how far seeds spread."
-        ) + _missing(row)  # fmt: skip
-    figures += f"; p {_p(p)}{_corrected(row)})"
-    if row.verdict != "not told apart":
-        return lead + f"{row.verdict} than the base, {figures}, over {_seeds(gap.count)}." + \
-            _missing(row)  # fmt: skip
-    return lead + f"not told apart from the base, {figures}. {_needed(row)}" + _missing(row)
+        )
+        return lead + text + _needed(row) + _missing(row)
+    figures += f"; p {_p(p)}{_corrected(row)}), over {_seeds(gap.count)}."
+    joined = " from the base, " if row.verdict == "not told apart" else " than the base, "
+    return lead + row.verdict + joined + figures + _needed(row) + _missing(row)
 
 
 def _of_one_seed(row: Row) -> str:
-    (gap,), tests = row.differences.values(), list(row.tests.values())
+    (gap,) = row.differences.values()
     text = f"not told apart from the base: one seed ({gap:+.2f} points) says nothing of others."
-    if tests:
-        differ = "do" if tests[0].mid < 0.05 else "do not even"
+    if not math.isnan(row.mid):
+        differ = "do" if row.mid < ALPHA else "do not even"
         text += (
             f" On the test images these two trained networks {differ} differ beyond chance "
-            f"(McNemar, mid-p {_p(tests[0].mid)})."
+            f"(McNemar, mid-p {_p(row.mid)}{_corrected(row)})."
         )
-    return text
+    return text + _needed(row)
 
 
 def _needed(row: Row) -> str:
-    count, needed = row.difference.count, row.seeds_for_half  # type: ignore[union-attr]
+    """How many seeds half a point needs, by the spread of all rows together; the row's own may be
+    wider than that."""
+    gap, needed = row.difference, row.seeds_for_half
     if needed is None:
-        return "How many seeds would tell half a point is beyond estimation."
-    if needed <= count:
-        return f"Half a point would most likely have shown: {_seeds(needed)} would do for that."
-    return f"About {needed} seeds would tell half a point."
+        return " How many seeds would tell half a point cannot be estimated from these."
+    told = row.verdict != "not told apart"
+    if told or needed > gap.count or not gap.high - gap.mean < HALF_A_POINT:  # type: ignore[union-attr]
+        return f" About {_seeds(needed)} would tell half a point."
+    return f" Half a point would most likely have shown: {_seeds(needed)} would do for that."
 
 
 def _corrected(row: Row) -> str:

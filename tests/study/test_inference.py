@@ -205,7 +205,7 @@ def test_seeds_needed():
         assert power_of_t(0.5 / sd, n, alpha) >= 0.8
         assert n == 2 or power_of_t(0.5 / sd, n - 1, alpha) < 0.8
     assert seeds_needed(0.5, 0.5) == 10, "the textbook's ten pairs for an effect of one deviation"
-    assert seeds_needed(0.5, 0.0) == 2
+    assert seeds_needed(0.5, 0.0) is None and seeds_needed(0.5, math.nan) is None
     assert seeds_needed(0.5, math.nan) is None and seeds_needed(0.5, 1e3) is None
 
 
