@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     run.add_argument("--output", metavar="DIR", help="where to write; default: a new one in runs/")
     run.add_argument(
-        "--overwrite", action="store_true", help="begin anew in a folder that holds a training"
+        "--overwrite", action="store_true", help="write over another training that the output folder holds"
     )
     run.add_argument(
         "--checkpoint-every", type=count, metavar="N", help="a checkpoint each N steps, too"
@@ -188,6 +188,7 @@ def _train(args: argparse.Namespace, ranks: Ranks) -> int:
         epochs = None if args.resume is None else _resumed_epochs(args)
         callbacks = _callbacks(args) if ranks.is_first else []
     options = {
+        "overwrite": args.overwrite,
         "callbacks": callbacks,
         "progress": "lines" if args.no_progress else True,
         "data": args.data,
@@ -197,7 +198,7 @@ def _train(args: argparse.Namespace, ranks: Ranks) -> int:
     if args.resume is not None:
         trainer = Trainer.resume(args.resume, args.output, epochs=epochs, **options)
     else:
-        trainer = Trainer(recipe, args.output, overwrite=args.overwrite, **options)
+        trainer = Trainer(recipe, args.output, **options)
     use_threads(args)
     history = trainer.fit(stop_after=args.stop_after)
     if history.interrupted:

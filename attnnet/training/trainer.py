@@ -132,6 +132,7 @@ class Trainer:
         *,
         data: str | os.PathLike[str] | tuple[Dataset, Dataset] | None = None,
         model: Module | None = None,
+        overwrite: bool = False,
         epochs: int | None = None,
         checkpoint_every: int | None = None,
         distributed: Any = None,
@@ -145,9 +146,11 @@ class Trainer:
                 ``schedule_epochs``. None: as before.
             callbacks, progress, data, model, checkpoint_every, distributed: see ``Trainer``. It
                 need not be as many processes as before.
+            overwrite: whether to write over another training that ``output`` holds.
 
         Raises:
-            CheckpointError: missing, corrupt, or without the state of a training.
+            CheckpointError: missing, corrupt, or without the state of a training; or ``output``
+                holds another training.
             ValueError: a block or model of your own is not registered.
         """
         checkpoint = find_ranks(distributed).from_first(lambda: checkpoints.load(path))
@@ -162,9 +165,11 @@ class Trainer:
         folder, name = os.path.split(checkpoint.path)
         if output is None and name == LAST:
             output = folder or "."
+        own = isinstance(output, (str, os.PathLike)) and \
+            os.path.realpath(output) == os.path.realpath(folder)  # fmt: skip
         trainer = cls(
             recipe, output, callbacks, progress,
-            data=data, model=model, overwrite=True, checkpoint_every=checkpoint_every,
+            data=data, model=model, overwrite=overwrite or own, checkpoint_every=checkpoint_every,
             distributed=distributed,
         )  # fmt: skip
         trainer.resumed_from = checkpoint
@@ -326,13 +331,11 @@ class Trainer:
 
     def _run(self) -> None:
         """The epochs, and what follows them."""
-        from .. import get_rng_state
         from .finish import finish
 
         self.callbacks.on_train_begin(self)
         while self.epoch < self._end and not self.stop_request.requested:
             self._train_epoch()
-        self.position.random = get_rng_state()
         self.history.interrupted = self.stop_request.requested and self.epoch < self._end
         if self.history.interrupted:
             keeping.save_interrupted(self)
@@ -348,6 +351,8 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         """Trains the rest of the running epoch and evaluates it, unless asked to stop before."""
+        from .. import get_rng_state
+
         self.callbacks.on_epoch_begin(self, self.epoch)
         steps = self.data.loader.epoch(self.epoch, start=self.batch)
         with contextlib.closing(steps):
@@ -361,6 +366,7 @@ class Trainer:
                 with self._whole():
                     result = train_step(self, batch)
                     self.position.batch += 1
+                    self.position.random = get_rng_state()
                 self.position.sums.seconds += time.perf_counter() - began
                 self.callbacks.on_batch_end(self, result)
                 if self._every and self.batch % self._every == 0:

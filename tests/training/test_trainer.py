@@ -318,6 +318,41 @@ def test_arrays_and_a_model_of_ones_own(tmp_path):
     assert len(back.fit()) == 3
 
 
+@pytest.mark.parametrize("place", ["on_batch_end", "on_evaluate"])
+def test_after_an_error_of_a_callback_fit_goes_on_to_the_same_bits(straight, place):
+    class Broken(Callback):
+        calls = 0
+
+        def fail(self, *rest):
+            self.calls += 1
+            if self.calls == 4:
+                raise KeyboardInterrupt
+
+    setattr(Broken, place, Broken.fail)
+    trainer = Trainer(recipe(), False, [Broken()], progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    trainer.fit()
+    whole = checkpoints.load(straight[0]).weights
+    found = trainer.model.state_dict()
+    assert all(np.array_equal(whole[name], found[name]) for name in whole)
+
+
+def test_going_on_into_the_folder_of_another_training_is_refused(straight, tmp_path):
+    other = Trainer(recipe(seed=7), tmp_path / "other", progress=False)
+    other.fit(stop_after=1)
+    before = checkpoints.load(tmp_path / "other").weights
+    with pytest.raises(CheckpointError, match="holds a training already"):
+        Trainer.resume(straight[0], tmp_path / "other", progress=False)
+    after = checkpoints.load(tmp_path / "other").weights
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    options = {"overwrite": True, "epochs": 5, "progress": False}
+    assert len(Trainer.resume(straight[0], tmp_path / "other", **options).fit()) == 5
+    os.symlink(tmp_path / "other", tmp_path / "link")
+    again = Trainer.resume(tmp_path / "other", tmp_path / "link", epochs=6, progress=False)
+    assert len(again.fit()) == 6
+
+
 def test_a_model_that_no_registry_knows_must_be_given_again(tmp_path):
     class Own(attnnet.nn.Module):
         def __init__(self):
