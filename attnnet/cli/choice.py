@@ -52,12 +52,19 @@ def add_data_arguments(parser: Any) -> None:
     parser.add_argument("--dataset", metavar="NAME", help="default: what it was trained on")
     parser.add_argument("--data", metavar="PATH", help="folder of the data set's files")
     parser.add_argument(
-        "--image-size", type=int, metavar="N", help="pixels that images of folder:PATH get"
+        "--image-size", type=int, metavar="N", help="height and width of folder:PATH's images, in "
+        "pixels; default: the network's"
     )
     parser.add_argument(
         "--split", choices=("test", "train"), default="test", metavar="NAME",
         help="test (default) or train",
     )  # fmt: skip
+
+
+def flips(model: Module) -> bool:
+    """Whether the model's recipe averages over each image and its mirror image."""
+    recipe = getattr(model, "recipe", None)
+    return recipe is not None and recipe.test_flip
 
 
 def dataset_of(args: argparse.Namespace, model: Module, limit: int | None = None) -> Dataset:
@@ -85,7 +92,9 @@ def dataset_of(args: argparse.Namespace, model: Module, limit: int | None = None
         if limit is None:
             limit = recipe.limit_test if args.split == "test" else recipe.limit_train
     check_dataset(name)
-    size = getattr(recipe, "image_size", None) if args.dataset is None else args.image_size
+    size = args.image_size
+    if size is None and name.lower().startswith("folder:"):
+        size = model.image_size[0]
     train, test = load_named(name, args.data, limit, limit, size)
     dataset = at_most(test if args.split == "test" else train, limit, seed)
     known = getattr(model, "class_names", None)

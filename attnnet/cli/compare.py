@@ -13,6 +13,7 @@ from .choice import (
     add_image_arguments,
     add_threads_argument,
     dataset_of,
+    flips,
     images_of,
     use_threads,
 )
@@ -98,7 +99,7 @@ def _evaluate(args: argparse.Namespace, name: str, model: Module) -> Evaluation 
         return None
     dataset = dataset_of(args, model, args.evaluate)
     with Bar(len(dataset.labels)) as bar:
-        return evaluate(model, dataset, on_batch=bar.update)
+        return evaluate(model, dataset, test_flip=flips(model), on_batch=bar.update)
 
 
 def _accuracy(models: dict[str, Module], found: dict[str, Any]) -> list[list[str]]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 
-from .choice import Bar, add_data_arguments, add_threads_argument, dataset_of, use_threads
+from .choice import (
+    Bar,
+    add_data_arguments,
+    add_threads_argument,
+    dataset_of,
+    flips,
+    use_threads,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +38,7 @@ def run(args: argparse.Namespace) -> int:
     use_threads(args)
     model = load(args.checkpoint)
     dataset = dataset_of(args, model, args.limit)
-    recipe = getattr(model, "recipe", None)
-    flip = args.test_flip or bool(recipe is not None and recipe.test_flip)
+    flip = args.test_flip or flips(model)
     with Bar(len(dataset.labels)) as bar:
         result = evaluate(model, dataset, args.batch_size, test_flip=flip, on_batch=bar.update)
     if args.json:

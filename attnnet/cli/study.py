@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if progress.interrupted:
         print(progress)
         print(f"to go on: {_again(args, progress.folder)}")
-        return 130
+        return 128 + (progress.signal or 2)
     print(study.Results(progress.folder))
     print(f"report: {study.write_report(progress.folder)}")
     return 1 if progress.count("failed") else 0

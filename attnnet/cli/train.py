@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     run.add_argument("--output", metavar="DIR", help="where to write; default: a new one in runs/")
     run.add_argument(
-        "--overwrite", action="store_true", help="write over another training that the output folder holds"
+        "--overwrite", action="store_true", help="write over another training that stands there"
     )
     run.add_argument(
         "--checkpoint-every", type=count, metavar="N", help="a checkpoint each N steps, too"

@@ -58,6 +58,13 @@ def tidy(plan: Plan) -> dict[str, Any]:
     found["validation"] = check_field("validation", validation)
     found["recipes"] = _recipes(plan.recipes)
     found["changes"] = _fields("recipe", plan.changes or {}, preset=False)
+    for name, fields in (found["recipes"] or {}).items():
+        for field in found["changes"]:
+            if field in fields:
+                raise ValueError(
+                    f"plan: recipe sets {field} for all recipes, and recipes.{name} sets it, too; "
+                    "expected it in one of them."
+                )
     return found
 
 

@@ -9,6 +9,7 @@ lock of the run's folder sees to it that nobody does it twice at once.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import queue
@@ -96,8 +97,13 @@ class Cluster:
                 )
 
     def run(self) -> bool:
-        """Does the runs; False: somebody stopped it, and every run has written a checkpoint."""
+        """Does the runs; False: somebody stopped it, and every run has written a checkpoint.
+
+        Raises:
+            ConnectionError: the scheduler is gone; the runs that it had dealt out stop in order.
+        """
         from distributed import Variable
+        from distributed.comm import CommClosedError
 
         word = Variable(self._topic, client=self._client)
         word.set("go 0")
@@ -124,10 +130,16 @@ class Cluster:
                     self._drain()
                     self._gather(futures, stopping)
                 return not stop.requested
+        except CommClosedError:
+            raise ConnectionError(
+                "the Dask scheduler is gone or has dropped the study; the runs stop in order: go on "
+                "with another scheduler, or without one."
+            ) from None
         finally:
-            word.set("stop")
-            self._cancel([f for name, f in futures.items() if name not in self._ended])
-            self._client.unsubscribe_topic(self._topic)
+            with contextlib.suppress(CommClosedError):
+                word.set("stop")
+                self._cancel([f for name, f in futures.items() if name not in self._ended])
+                self._client.unsubscribe_topic(self._topic)
 
     def _cancel(self, futures: list[Any]) -> None:
         if futures:
@@ -136,7 +148,7 @@ class Cluster:
     def _threads_of_workers(self) -> dict[str, int]:
         """By a worker's address, the cores of its machine over the tasks that it takes at once."""
         threads = self._client.run(_threads_of_machine)
-        facts = self._client.scheduler_info()["workers"]
+        facts = self._client.scheduler_info(n_workers=-1)["workers"]
         at_once: Counter[str] = Counter()
         for worker in facts.values():
             at_once[worker["host"]] += worker["nthreads"]
@@ -163,14 +175,18 @@ class Cluster:
 
     def _gather(self, futures: dict[str, Any], stopping: bool) -> None:
         """Books the runs that have ended."""
+        from distributed.comm import CommClosedError
+
         for task in self._tasks:
             future = futures[task.name]
             if task.name in self._ended or not future.done():
                 continue
+            if future.cancelled() and not stopping:
+                raise CommClosedError  # nobody here has cancelled it
             self._ended.add(task.name)
             if future.status == "finished":
                 outcome = future.result()
-            elif future.cancelled() or stopping:
+            elif stopping:
                 outcome = {"state": "stopped"}
             else:  # the workers that took it died, one after another
                 error = future.exception()
@@ -264,7 +280,8 @@ class _Studies:
         now = time.monotonic()
         if now - self._asked >= 1:
             self._asked = now
-            word = self._variable.get(timeout=_SILENCE)
-            if word != self._word:
-                self._word, self._changed = word, now
+            with contextlib.suppress(Exception):  # whatever Dask raises: no answer is silence
+                word = self._variable.get(timeout=_ANSWER)
+                if word != self._word:
+                    self._word, self._changed = word, now
         return self._word == "stop" or now - self._changed > _SILENCE

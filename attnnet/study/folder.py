@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CheckpointError
-from ..training.files import write_atomically
+from ..training.files import is_leftover, write_atomically
 from ..training.folder import LAST
 from ..training.lock import FolderLock
 from ..training.recipe import Recipe
@@ -104,7 +104,8 @@ class StudyFolder:
         """Makes the folder, takes its lock, and books the plan.
 
         Args:
-            plan: the study. command: that works on it. data: where the data sets' files are.
+            plan: the study. command: that works on it. data: where the data sets' files are; None:
+                where they were before.
 
         Raises:
             CheckpointError: another study is at work here, the folder holds another study, or it
@@ -113,6 +114,8 @@ class StudyFolder:
         try:
             os.makedirs(self.path, exist_ok=True)
             self._lock = FolderLock(self.path, LOCK, "study")
+            for name in filter(is_leftover, os.listdir(self.path)):
+                os.unlink(self.file(name))
             record: dict[str, Any] = {"plan": {}, "commands": []}
             if os.path.exists(self.file(STUDY)):
                 record = self.record
@@ -122,7 +125,7 @@ class StudyFolder:
                     f"the folder {self.path} holds other things, but no study; choose another "
                     "folder."
                 )
-            record["plan"], record["data"] = plan.to_dict(), data
+            record["plan"], record["data"] = plan.to_dict(), data or record.get("data")
             if command not in record["commands"]:
                 record["commands"] = [*record["commands"], command]
             text = json.dumps(record, indent=1) + "\n"

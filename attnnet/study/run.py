@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from ..markup import table
+from ..training.interrupt import StopRequest
+from ..training.recipe import Recipe
 from .board import Board
 from .execute import Task
 from .folder import State, StudyFolder
@@ -69,7 +70,8 @@ def run(
             alone need (others: ``imports`` in the plan).
         threads: that all runs have together; default: as many as ``attnnet.get_num_threads()``. On
             a cluster: that each run has; default: the cores of its machine over the runs there.
-        data: the folder of the data sets' files, as for ``Trainer``.
+        data: the folder of the data sets' files, as for ``Trainer``; default: where they were when
+            the study began.
         scheduler: the address of a Dask scheduler, whose workers take the runs; the folder must be
             on a file system that they share. Needs distributed (``attnnet[cluster]``).
         progress: True: a table where there is room for one; "lines"; False: silent.
@@ -93,22 +95,26 @@ def run(
         raise ValueError("workers is of this machine; a scheduler has its own.")
     path = os.path.join("studies", plan.name) if folder is None else os.fspath(folder)
     home = StudyFolder(path)
-    where = None if data is None else os.path.abspath(data)
-    home.open(plan, command or f"attnnet.study.run(plan, {path!r})", where)
+    given = None if data is None else os.path.abspath(data)
+    home.open(plan, command or f"attnnet.study.run(plan, {path!r})", given)
+    where = home.record["data"]
     try:
         todo = [run for run in plan.runs if not _settled(home.state(run))]
         check_data(todo, where)
         board = Board(plan.name, [(run, home.state(run)) for run in plan.runs], progress)
         tasks = [task_of(home, plan, run, where) for run in todo]
-        if scheduler is not None:
-            finished = _on_cluster(scheduler, tasks, board, path, threads)
-        elif workers == 0:
-            finished = run_here(tasks, board.event)
-        else:
-            slots = workers or usual_workers(len(tasks))
-            finished = Pool(tasks, board.event, slots, threads or get_num_threads()).run()
+        with StopRequest() as stop:
+            if scheduler is not None:
+                finished = _on_cluster(scheduler, tasks, board, path, threads)
+            elif workers == 0:
+                here = [replace(task, threads=threads or 0) for task in tasks]
+                finished = run_here(here, board.event)
+            else:
+                slots = workers or usual_workers(len(tasks))
+                finished = Pool(tasks, board.event, slots, threads or get_num_threads()).run()
         board.draw(force=True)
-        return Progress(path, {run.name: home.state(run) for run in plan.runs}, not finished)
+        states = {run.name: home.state(run) for run in plan.runs}
+        return Progress(path, states, not finished, stop.signal)
     finally:
         home.close()
 
@@ -136,17 +142,17 @@ def task_of(home: StudyFolder, plan: Plan, run: Run, data: str | None) -> Task:
 
 
 def check_data(runs: Sequence[Run], data: str | None) -> None:
-    """Loads each data set once, which may download it, before several processes want it.
+    """Loads each data set as each recipe wants it, once, before several processes do: it may have
+    to be downloaded, and a recipe may want more of it than there is.
 
     Raises:
         DataError: the images are missing or damaged. ValueError: an option that does not fit.
     """
-    from ..training.setup import load_named
+    from ..training.setup import load_data
 
-    seen: set[tuple[Any, ...]] = set()
+    seen: list[Recipe] = []
     for run in runs:
-        recipe = run.recipe
-        key = (recipe.dataset, recipe.image_size)
-        if key not in seen and recipe.dataset != "shapes":
-            load_named(recipe.dataset, data, image_size=recipe.image_size)
-        seen.add(key)
+        of_all = run.recipe.replace(arch="resnet18", block=None, seed=0)
+        if of_all not in seen:
+            load_data(of_all, data)
+            seen.append(of_all)

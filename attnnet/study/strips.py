@@ -36,8 +36,9 @@ def strips(results: Results, family: Family) -> tuple[list[str], list[list[Html 
     shown = _of_one_seed(results, family)
     if len(shown) < 2:
         return None
+    recipe = next(iter(shown.values())).run.recipe
     try:
-        test = load_data(next(iter(shown.values())).run.recipe, results.data).test
+        test = load_data(recipe, results.data, download=False).test
         some = test.subset(np.unique(np.arange(IMAGES) * 7919 % len(test)))
         models = {name: load_model(results.home.of(one.run)) for name, one in shown.items()}
         for model in models.values():

@@ -69,7 +69,7 @@ class Worker:
         self._ear.join()
 
     def _say(self, word: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # it died; _listen says so
+        with contextlib.suppress(OSError, ValueError):  # it died, or has ended; _listen says so
             stdin: IO[bytes] = self._process.stdin  # type: ignore[assignment]
             stdin.write(json.dumps(word).encode() + b"\n")
             stdin.flush()
@@ -126,5 +126,5 @@ def main() -> None:
 def _obey(control: Control) -> None:
     for line in sys.stdin:
         control.threads = int(json.loads(line)["threads"])
+    os.kill(os.getpid(), signal.SIGTERM)  # first: once a training stops, a signal ends it at once
     control.stop = True
-    os.kill(os.getpid(), signal.SIGTERM)  # also where no training goes that could ask

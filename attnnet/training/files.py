@@ -12,6 +12,11 @@ TEMPORARY = ".tmp"  # how temporary names end; what a killed process left is fou
 _serial = itertools.count()
 
 
+def is_leftover(name: str) -> bool:
+    """Whether a file's name is that of a temporary one."""
+    return name.startswith(".") and name.endswith(TEMPORARY)
+
+
 def sync_folder(path: str) -> None:
     """Makes renames inside a folder last through a power cut, where the system can do that."""
     # Windows cannot open folders, and some network file systems refuse to sync them: there the
@@ -42,7 +47,7 @@ def write_atomically(
     try:
         temporary = _write_temporary(folder, os.path.basename(path), content, made)
         for name in also:
-            twin = f"{temporary}.twin"
+            twin = temporary.removesuffix(TEMPORARY) + f".twin{TEMPORARY}"
             made.append(twin)
             _link_or_copy(temporary, twin)
             os.replace(twin, name)

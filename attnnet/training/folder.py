@@ -8,7 +8,7 @@ import shutil
 
 from ..errors import CheckpointError
 from . import behind
-from .files import TEMPORARY, write_atomically
+from .files import TEMPORARY, is_leftover, write_atomically
 from .lock import FolderLock
 
 LAST, BEST, LOCK = "last.safetensors", "best.safetensors", "train.lock"
@@ -87,7 +87,7 @@ class RunFolder:
             probe = self.file(f".probe{TEMPORARY}")
             write_atomically(probe, b"probe")
             for name in os.listdir(self.path):
-                if name.startswith(".") and name.endswith(TEMPORARY):
+                if is_leftover(name):
                     os.unlink(self.file(name))
         except CheckpointError:
             self.close()

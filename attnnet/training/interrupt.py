@@ -14,7 +14,8 @@ class StopRequest:
     A training asks ``requested`` after each step and ends in order: the step is whole, a checkpoint
     is written. A second signal raises ``KeyboardInterrupt`` at once. Signals reach only the main
     thread, and only handlers that Python knows can be put back; elsewhere the context does nothing
-    and ``request`` alone sets the flag. A signal that was ignored (``nohup``) stays ignored.
+    and ``request`` alone sets the flag. A signal that was ignored (``nohup``) stays ignored. One
+    that reached a context within this one is this one's, too, once that has ended.
 
     Attributes:
         requested: whether to stop.
@@ -61,7 +62,11 @@ class StopRequest:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        around = {getattr(before, "__self__", None) for before in self._before.values()}
         self._restore()
+        for outer in around:
+            if isinstance(outer, StopRequest) and self.signal is not None:
+                outer._ask(self.signal)
 
     def _restore(self) -> None:
         for number, before in self._before.items():

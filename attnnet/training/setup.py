@@ -50,9 +50,13 @@ def load_data(
     recipe: Recipe,
     source: str | os.PathLike[str] | tuple[Dataset, Dataset] | None,
     share: tuple[int, int] = (0, 1),
+    download: bool = True,
 ) -> TrainingData:
     """Loads the images of a recipe, cuts off what it limits or holds out, makes the loader, for
     a ``share`` of each batch.
+
+    Args:
+        download: whether to fetch a data set that is not there.
 
     Raises:
         DataError: the data are missing, damaged, or do not fit the recipe.
@@ -63,8 +67,9 @@ def load_data(
         train, test = source
     else:
         train, test = load_named(
-            recipe.dataset, source, recipe.limit_train, recipe.limit_test, recipe.image_size
-        )
+            recipe.dataset, source, recipe.limit_train, recipe.limit_test, recipe.image_size,
+            download,
+        )  # fmt: skip
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
             f"training images are {train.images.shape[1:]} (channels, height, width), test "
@@ -103,6 +108,7 @@ def load_named(
     limit_train: int | None = None,
     limit_test: int | None = None,
     image_size: int | None = None,
+    download: bool = True,
 ) -> tuple[Dataset, Dataset]:
     """Loads a data set by name; of ``shapes`` only as many images are made as the limits want.
 
@@ -122,7 +128,7 @@ def load_named(
         raise ValueError(
             f"recipe: image_size is for folder:PATH; the images of {name} have their own size."
         )
-    return data.load(name, root=root, **options)
+    return data.load(name, root=root, download=download, **options)
 
 
 def at_most(dataset: Dataset, most: int | None, seed: int) -> Dataset:

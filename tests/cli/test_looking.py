@@ -1,6 +1,7 @@
 """infer, cam and compare: predictions, pictures, the page; and what they refuse."""
 
 import csv
+import json
 import re
 
 import numpy as np
@@ -93,6 +94,36 @@ def test_compare_writes_a_page_tables_and_strips(trained, tmp_path, capsys):
     assert page.count("class=right") + page.count("class=wrong") == 2 * 2
     assert "accuracy.csv" not in page and "second" in page
     assert "second" in capsys.readouterr().out
+
+
+def test_compare_tests_as_evaluate_does(trained, capsys):
+    """Where the recipe averages over mirror images, each network's figure does, too."""
+    recipe = attnnet.load(trained / "vgg11").recipe.replace(test_flip=True)
+    attnnet.Trainer(recipe, output=trained / "flips", progress=False).fit()
+    flips, plain = str(trained / "flips"), str(trained / "vgg11")
+    assert main(["evaluate", flips, "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)
+    assert main(["compare", flips, plain, "--indices", "0", "--labels", "flips", "plain"]) == 0
+    with open("comparison/accuracy.csv", newline="") as file:
+        head, *rows = csv.reader(file)
+    at = head.index("loss")
+    assert float(rows[0][at]) == pytest.approx(expected["loss"], abs=6e-5)
+    assert rows[0][at] != rows[1][at], "the same weights, asked in two ways"
+
+
+def test_photos_get_the_size_of_the_network_unless_told(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(10):
+            pixels = rng.integers(0, 256, (40, 60, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    recipe = attnnet.Recipe.preset("shapes", arch="vgg11", dataset="folder:photos", **QUICK)
+    attnnet.Trainer(recipe, output="run", progress=False).fit()
+    words = ["evaluate", "run", "--dataset", "folder:photos"]
+    assert main(words) == 0
+    assert main([*words, "--image-size", "64"]) == 2
+    assert "64" in capsys.readouterr().err
 
 
 def test_compare_numbers_networks_of_one_kind(trained, capsys):

@@ -20,7 +20,7 @@ from attnnet.study import cluster, run
 from attnnet.study.cluster import Cluster, connect
 from attnnet.study.folder import StudyFolder
 from study.small import plan
-from study.test_run import figures, tasks
+from study.test_run import figures, running_workers, tasks, wait_for
 
 distributed = pytest.importorskip("distributed", reason="the cluster (attnnet[cluster])")
 TESTS = str(Path(__file__).parents[1])
@@ -29,16 +29,22 @@ TESTS = str(Path(__file__).parents[1])
 @pytest.fixture(scope="module")
 def scheduler(tmp_path_factory):
     """The address of a scheduler, a process of its own on the loopback interface."""
-    folder = tmp_path_factory.mktemp("dask")
+    with scheduling(tmp_path_factory.mktemp("dask")) as (address, _):
+        yield address
+
+
+@contextlib.contextmanager
+def scheduling(folder):
+    """A scheduler's address and process."""
     file = folder / "scheduler.json"
     words = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
              "--scheduler-file", str(file)]  # fmt: skip
-    with dask(words, folder):
+    with dask(words, folder) as process:
         end = time.monotonic() + 60
         while not file.exists() or not file.read_text().strip():
             assert time.monotonic() < end, (folder / "log").read_text()
             time.sleep(0.1)
-        yield json.loads(file.read_text())["address"]
+        yield json.loads(file.read_text())["address"], process
 
 
 @contextlib.contextmanager
@@ -121,6 +127,23 @@ def test_interrupted_it_goes_on(scheduler, tmp_path):
         assert not list(tmp_path.glob("s/runs/*/train.lock")), "nothing goes on in the background"
         progress = run(of, tmp_path / "s", scheduler=scheduler, progress=False)
         assert progress.count("done") == 2 and not progress.interrupted
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds processes in /proc")
+def test_a_lost_scheduler_stops_the_runs_in_order(tmp_path):
+    of = plan(seeds=1, recipe={**plan().changes, "epochs": 100})
+    begun = tmp_path / "s" / "runs" / of.runs[0].name / "last.safetensors"
+    with scheduling(tmp_path) as (address, process), workers(address, tmp_path, 1):
+
+        def lose():
+            wait_for(lambda: begun.exists())
+            process.kill()
+
+        threading.Thread(target=lose).start()
+        with pytest.raises(ConnectionError, match="scheduler is gone"):
+            run(of, tmp_path / "s", scheduler=address, progress=False)
+        wait_for(lambda: not running_workers(tmp_path))
+    assert not list(tmp_path.glob("s/runs/*/train.lock")), "it stopped in order"
 
 
 def test_failures_stay_alone(scheduler, tmp_path):

@@ -108,6 +108,8 @@ def test_a_file_that_is_no_plan(tmp_path):
         ({"recipe": {"epoch": 3}}, "Did you mean 'epochs'"),
         ({"recipe": {"lr": -1}}, "plan: recipe: recipe: lr is -1; expected a number above 0"),
         ({"recipe": {"seed": 3}}, "plan: recipe sets seed; expected that in seeds"),
+        ({"recipe": {"lr": 0.1}, "recipes": {"a": {"lr": 0.2}}},
+         "recipe sets lr for all recipes, and recipes.a sets it, too"),
         ({"recipes": {"a": {"block": "SE"}}}, "recipes.a sets block; expected that in blocks"),
         ({"recipe": {"schedule": "multistep"}}, "small on shapes: recipe: the multistep schedule"),
         ({"stages": ["3"]}, "small with SE_3: .*there is no stage 3; stages are 1 to 2"),

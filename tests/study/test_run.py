@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -12,12 +13,13 @@ import pytest
 from reference import processes
 
 import attnnet
-from attnnet.errors import CheckpointError
+from attnnet.errors import CheckpointError, DataError
 from attnnet.study import run
 from attnnet.study.execute import Task
 from attnnet.study.folder import StudyFolder
 from attnnet.study.predictions import FILE as PREDICTIONS
 from attnnet.study.runner import Pool, shares
+from attnnet.study.worker import Worker
 from attnnet.training import checkpoint
 from study.small import plan
 
@@ -239,15 +241,15 @@ def straight_options(tmp_path_factory):
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds processes in /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_anywhere_it_goes_on_to_the_same_figures(tmp_path, number, straight_options):
     process = start(tmp_path, OPTIONS)
     begun = tmp_path / "s" / "runs" / "small-base-shapes-s42" / "last.safetensors"
     wait_for(lambda: begun.exists() or process.poll() is not None)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    if number == signal.SIGINT:
-        assert process.returncode == 130, err
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number, err
         assert "to go on: attnnet study --resume s\n" in out
         assert not running_workers(tmp_path), "they ended before the study did"
     else:
@@ -262,6 +264,48 @@ def test_stopped_anywhere_it_goes_on_to_the_same_figures(tmp_path, number, strai
     assert process.returncode == 0 and "4 of 4 runs done" in out, err
     assert "goes on at epoch" in begun.with_name("log.txt").read_text()
     assert figures(tmp_path / "s", of_options()) == figures(straight_options, of_options())
+
+
+def test_a_run_that_has_just_ended_may_be_dealt_cores(tmp_path, straight):
+    """Its pipe is closed before its end is heard of."""
+    heard = queue.Queue()
+    worker = Worker(tasks(straight, plan())[0], heard.put)
+    while heard.get(timeout=60)["event"] != "end":
+        pass
+    worker.deal(7)
+
+
+def test_threads_of_runs_in_this_process(tmp_path):
+    of, before = plan(seeds=1, blocks=[], stages=[]), attnnet.get_num_threads()
+    try:
+        run(of, tmp_path / "s", 0, threads=3, progress=False)
+        assert StudyFolder(tmp_path / "s").done(of.runs[0])[0]["threads"] == 3
+    finally:
+        attnnet.set_num_threads(before)
+
+
+def test_where_the_data_are_is_remembered(tmp_path):
+    of = plan(seeds=1, blocks=[], stages=[])
+    for data, expected in (("there", "there"), (None, "there"), ("elsewhere", "elsewhere")):
+        run(of, tmp_path / "s", 0, data=data, progress=False)
+        assert StudyFolder(tmp_path / "s").record["data"] == os.path.abspath(expected)
+
+
+def test_a_folder_where_a_study_was_killed_at_its_first_write(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / ".study.json.1.0.tmp").write_bytes(b"{")
+    of = plan(seeds=1, blocks=[], stages=[])
+    assert run(of, tmp_path / "s", 0, progress=False).count("done") == 1
+    assert not list((tmp_path / "s").glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("changes", [{"limit_train": 40, "crop_padding": 32,
+                                      "padding_mode": "reflect"}])  # fmt: skip
+def test_what_the_images_do_not_allow_is_refused_before_anything_starts(tmp_path, changes):
+    of = plan(recipe={**plan().changes, **changes})
+    with pytest.raises((ValueError, DataError)):
+        run(of, tmp_path / "s", 0, progress=False)
+    assert not list((tmp_path / "s").glob("runs/*"))
 
 
 def test_cores_are_shared_out():

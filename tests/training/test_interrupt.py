@@ -33,6 +33,20 @@ def test_handlers_come_back_after_an_error():
     assert signal.getsignal(signal.SIGINT) == before
 
 
+def test_a_signal_reaches_those_around_too():
+    with StopRequest() as outer:
+        with StopRequest() as middle, StopRequest() as inner:
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(1000):
+                if inner.requested:
+                    break
+            assert not middle.requested
+        assert inner.signal == middle.signal == outer.signal == signal.SIGTERM
+        with StopRequest() as later:
+            pass
+        assert not later.requested
+
+
 def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
