@@ -94,7 +94,7 @@ def dataset_of(args: argparse.Namespace, model: Module, limit: int | None = None
     check_dataset(name)
     size = args.image_size
     if size is None and name.lower().startswith("folder:"):
-        size = model.image_size[0]
+        size = getattr(model, "image_size", (None,))[0]
     train, test = load_named(name, args.data, limit, limit, size)
     dataset = at_most(test if args.split == "test" else train, limit, seed)
     known = getattr(model, "class_names", None)

@@ -217,7 +217,8 @@ def test_a_signal_ends_the_step_and_says_how_to_go_on(straight, tmp_path, number
     assert history.interrupted and trainer.stop_signal == number
     assert signal.getsignal(number) == before
     assert messages.lines[-1] == (
-        f"interrupted in epoch 2, after 4 of 7 steps; to go on: attnnet train --resume {tmp_path}"
+        f"interrupted in epoch 2, after 4 of 7 steps; to go on: attnnet train --resume {tmp_path} "
+        "--imports training.tiny"
     )
     Trainer.resume(tmp_path, progress=False).fit()
     assert_same_training(straight[0], tmp_path)
