@@ -132,8 +132,8 @@ class Cluster:
                 return not stop.requested
         except CommClosedError:
             raise ConnectionError(
-                "the Dask scheduler is gone or has dropped the study; the runs stop in order: go on "
-                "with another scheduler, or without one."
+                "the Dask scheduler is gone or has dropped the study; the runs stop in order: go "
+                "on with another scheduler, or without one."
             ) from None
         finally:
             with contextlib.suppress(CommClosedError):

@@ -140,7 +140,8 @@ class Plan:
         start = fields.pop("preset", None)
         if start is None and self.recipes is None:
             start = preset_for(family.arch, family.dataset)
-        fields = {**(preset_fields(start) if start else {}), **fields, **(self.changes or {})}
+        ready = preset_fields(start, family.arch, family.dataset) if start else {}
+        fields = {**ready, **fields, **(self.changes or {})}
         fields |= {"arch": family.arch, "block": block, "dataset": family.dataset, "seed": seed}
         if fields.get("validation") is None:
             fields["validation"] = self.validation

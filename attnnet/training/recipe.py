@@ -416,16 +416,18 @@ class Recipe:
             return cls(**values)
         from .presets import preset_fields
 
-        return cls(**{**preset_fields(start), **values})
+        of_preset = preset_fields(start, values.get("arch"), values.get("dataset"))
+        return cls(**{**of_preset, **values})
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Recipe:
         """A ready recipe: ``shapes``, the study's ``resnet18-cifar100`` and ``vgg19-cifar10``, or
-        one that takes minutes instead of days, ``fast-resnet18-cifar10``, ...
+        ``fast``, which takes minutes instead of days.
 
         Args:
             name: the preset's name (``attnnet list presets``).
-            **changes: fields to set differently.
+            **changes: fields to set differently; ``fast`` fits itself to ``arch`` (default
+                ``resnet18``) and ``dataset`` (default ``cifar10``).
 
         Raises:
             ValueError: no such preset (with the nearest match), or a wrong field.

@@ -41,6 +41,12 @@ def test_the_recipe_is_that_of_network_and_data_unless_named():
     assert (other.recipe.epochs, other.recipe.lr, other.recipe.optimizer) == (7, 0.2, "adamw")
     assert other.name == "resnet18-base-cifar100-own-s42"
     assert str(two.families[1]) == "resnet18 on cifar100, recipe own"
+    both = Plan.from_dict({
+        "networks": ["resnet18", "vgg19"], "datasets": ["cifar10", "cifar100"], "recipes": "fast",
+        "seeds": 1,
+    })  # fmt: skip
+    assert [run.recipe.crop_padding for run in both.runs] == [2, 4] * 2, "fast fits itself"
+    assert [run.recipe.epochs for run in both.runs] == [10, 10, 12, 12]
     named = Plan(recipes={"shapes": {"preset": "shapes"}}, networks=("resnet18",))
     assert named.runs == Plan.from_dict({"recipes": "shapes"}).runs
 
