@@ -303,15 +303,18 @@ def test_more_threads_are_compared_with_one(monkeypatch):
     monkeypatch.setattr(scaling, "get_num_threads", lambda: 2)
     monkeypatch.setattr(scaling, "BATCHES", (1, 2))
     monkeypatch.setattr(scaling, "DEPTHS", ())
-    monkeypatch.setattr(scaling, "THREADS_BATCH", 2)
+    monkeypatch.setattr(scaling, "BLOCKS", {"resnet18": ("AA_1",)})
+    monkeypatch.setattr(scaling, "USUAL_BATCH", 2)
     found = {record.case: record.value for record in scaling.scaling(1)}
     assert list(found) == [
         "resnet18, batch 1",
         "resnet18, batch 2",
+        "resnet18 AA_1, batch 2",
         "resnet18, batch 2, threads 1",
         "resnet18, batch 2, threads 2",
     ]
     assert found["resnet18, batch 2, threads 1"] == 1
+    assert found["resnet18 AA_1, batch 2"] > 20, "attention over 1,024 pixels is the step"
 
 
 def test_memory_is_that_of_a_training_process(tmp_path, monkeypatch):
