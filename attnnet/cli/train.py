@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..training.recipe import FLIP_MODES, SCHEDULES, Recipe, field_help
+from ..training.fields import FLIP_MODES, SCHEDULES, field_help
+from ..training.recipe import Recipe
 from .choice import add_threads_argument, count, use_threads
 
 if TYPE_CHECKING:

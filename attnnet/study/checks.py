@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..own import import_modules
-from ..training.recipe import check_field
+from ..training.fields import check_field
 
 if TYPE_CHECKING:
     from .plan import Plan, Run

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import unknown_name
 from ..training.presets import preset_fields, preset_for
-from ..training.recipe import Recipe, read_table
+from ..training.recipe import Recipe
+from ..training.table import read_table
 from .presets import preset_plan
 
 FIRST_SEED = 42

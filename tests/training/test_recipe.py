@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
+from attnnet.training.fields import FIELDS, field_help
 from attnnet.training.presets import list_presets, preset_for, preset_summary
-from attnnet.training.recipe import _FIELDS, Recipe, field_help
+from attnnet.training.recipe import Recipe
 
 
 def test_presets_are_the_studys():
@@ -62,8 +63,8 @@ def test_presets_by_network_and_data():
 
 
 def test_every_field_has_help():
-    assert list(_FIELDS) == [field for field in Recipe().to_dict()]
-    assert all(field_help(name) for name in _FIELDS)
+    assert list(FIELDS) == [field for field in Recipe().to_dict()]
+    assert all(field_help(name) for name in FIELDS)
 
 
 @pytest.mark.parametrize(

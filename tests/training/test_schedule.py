@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import attnnet
-from attnnet.training.recipe import SCHEDULES, Recipe
+from attnnet.training.fields import SCHEDULES
+from attnnet.training.recipe import Recipe
 from attnnet.training.schedule import Plan, make_optimizer
 
 from .tiny import Tiny, recipe
