@@ -121,7 +121,8 @@ def test_wheel(wheel: Path, python: str, numpy: str, folder: Path, arguments: li
     """Installs the wheel without a compiler and runs tests against it, from another folder."""
     wanted = oldest_numpy() if numpy == "oldest" else f"=={numpy}" if numpy != "newest" else ""
     inside = environment(folder / "venv", python, "--only-binary", ":all:", str(wheel),
-                         f"numpy{wanted}", "pillow", "matplotlib", "pytest", "hypothesis", **NO_COMPILER)
+                         f"numpy{wanted}", "pillow", "matplotlib", "pytest", "hypothesis",
+                         **NO_COMPILER)
     place = folder / "elsewhere"
     place.mkdir()
     for name in BESIDE:
