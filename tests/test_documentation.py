@@ -16,6 +16,7 @@ import pytest
 
 import attnnet
 from attnnet import cli, data
+from attnnet.cli.choice import add_imports_argument
 from attnnet.cli.parser import Parser
 from attnnet.training import presets
 
@@ -98,6 +99,8 @@ def parse(line, is_mention):
     module = importlib.import_module(f"attnnet.cli.{words[0]}")
     parser = Parser(prog=f"attnnet {words[0]}")
     module.add_arguments(parser)
+    if words[0] in cli._OF_MODELS:
+        add_imports_argument(parser)
     parser.parse_args(words[1:])
 
 

@@ -29,7 +29,7 @@ COMMANDS = {
 _OF_MODELS = ("train", "evaluate", "infer", "cam", "compare", "list")
 
 _EPILOG = """examples:
-  attnnet train                              ResNet18 NEW_12 on shapes, about two minutes
+  attnnet train                              ResNet18 NEW_12 on shapes, made on the spot
   attnnet train --preset resnet18-cifar100 --block CBAM_12 --data FOLDER
   attnnet train --resume runs/resnet18-NEW_12-shapes
   attnnet evaluate runs/resnet18-NEW_12-shapes

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="networks of the sections training, inference and memory; default: all",
     )  # fmt: skip
     parser.add_argument("--batch", type=int, default=128, metavar="N", help="batch of operations, "
-                        "algorithms and blocks; default 128")  # fmt: skip
+                        "algorithms, blocks and --profile; default 128")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds; default 5")
     add_threads_argument(parser)
     parser.add_argument("--output", metavar="DIR", help="write bench.json and bench.png there")

@@ -36,7 +36,11 @@ def add_imports_argument(parser: Any) -> None:
 
 def add_threads_argument(parser: Any) -> None:
     """Adds the option that says how many threads compute; see :func:`use_threads`."""
-    parser.add_argument("--threads", type=count, metavar="N", help="threads; default: all cores")
+    parser.add_argument(
+        "--threads", type=count, metavar="N",
+        help="threads to compute with; default: what ATTNNET_NUM_THREADS or OMP_NUM_THREADS says, "
+        "else as many as cores that affinity and control group (a container's limit) leave",
+    )  # fmt: skip
 
 
 def use_threads(args: argparse.Namespace) -> None:

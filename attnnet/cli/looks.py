@@ -43,8 +43,8 @@ def add_look_arguments(parser: Any, weight: float) -> None:
     """Adds the options that say how to look; see :func:`look`."""
     parser.add_argument("--method", default="gradcam", metavar="NAME", help="default gradcam")
     parser.add_argument(
-        "--layers", nargs="+", metavar="NAME", help="for example layer4 or layer1.0.image_module; "
-        "default: the last stage"
+        "--layers", nargs="+", metavar="NAME", help="for example layer4, or layer1.0.attention (in "
+        "state dicts layer1.0.image_module) for a ResNet's block; default: the last stage"
     )  # fmt: skip
     parser.add_argument(
         "--target", metavar="CLASS", help="a class, by name or number; default: the predicted one"
@@ -54,8 +54,9 @@ def add_look_arguments(parser: Any, weight: float) -> None:
         help=f"of the image in overlays, 0 to 1; default {weight}",
     )  # fmt: skip
     parser.add_argument(
-        "--colormap", default="viridis", metavar="NAME", help="viridis (default) or jet"
-    )
+        "--colormap", default="viridis", metavar="NAME",
+        help="viridis (default; Python's overlay() takes jet) or jet",
+    )  # fmt: skip
 
 
 def look(model: Module, chosen: Chosen, args: argparse.Namespace) -> Looks:

@@ -14,10 +14,11 @@ from .choice import add_threads_argument, count, use_threads
 if TYPE_CHECKING:
     from ..training.ranks import Ranks
 
-_EPILOG = """Without options this trains ResNet18 NEW_12 on shapes, made on the spot, in about
-two minutes. With a CIFAR data set the recipe is the study's one for the network's
-family. A preset or recipe file comes first, single options change it. Ctrl-C ends the
-running step, writes a checkpoint and says how to go on; a second one stops at once."""
+_EPILOG = """Without options this trains ResNet18 NEW_12 on shapes, made on the spot. With a CIFAR
+data set the recipe is the study's one for the network's family, without a block; with
+folder:PATH it is ResNet18 NEW_12 for 10 epochs ('--block none': no block). A preset or
+recipe file comes first, single options change it. Ctrl-C ends the running step, writes
+a checkpoint and says how to go on; a second one stops at once."""
 
 # Every field of a recipe is an option; these are the groups that --help shows them in.
 _GROUPS: dict[str, tuple[str, ...]] = {
@@ -78,8 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_threads_argument(run)
     run.add_argument(
         "--mpi", action=argparse.BooleanOptionalAction,
-        help="train in all processes that mpiexec started together, each on a part of every batch; "
-        "default: where it started several",
+        help="train one network in all processes that mpiexec, mpirun or srun started together, "
+        "each on a part of every batch; --no-mpi: a network of its own in each; default: --mpi "
+        "where several were started",
     )  # fmt: skip
     run.add_argument("--no-progress", action="store_true", help="no bar, only a line an epoch")
     run.add_argument("--tensorboard", action="store_true", help="write TensorBoard event files")

@@ -11,7 +11,7 @@ _STUDY_BLOCKS = ["SE_SA", "SEC_SA", "CBAM", "NEW"]
 # name: (one line about it, the keys of its table)
 _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "shapes-quick": (
-        "every block at stage 2 of ResNet18 on made-up shapes, with localisation: 22 short runs",
+        "every block at stage 2 of ResNet18 on made-up shapes, two seeds: 22 short runs",
         {
             "networks": ["resnet18"],
             "datasets": ["shapes"],
@@ -42,7 +42,7 @@ _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "fast-resnet18-cifar100": (
-        "the same rows of ResNet18 with the fast recipe, two seeds: ten runs of about an hour",
+        "the same rows of ResNet18 with the fast recipe, two seeds: ten runs of 10 epochs",
         {
             "networks": ["resnet18"],
             "datasets": ["cifar100"],
@@ -53,7 +53,7 @@ _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "fast-vgg19-cifar10": (
-        "the same rows of VGG19 with the fast recipe, two seeds: ten runs of about half an hour",
+        "the same rows of VGG19 with the fast recipe, two seeds: ten runs of 12 epochs",
         {
             "networks": ["vgg19"],
             "datasets": ["cifar10"],

@@ -48,17 +48,19 @@ class Recipe:
         dropout: in [0, 1), before the first two linear layers of a VGG; None: the network's own.
         label_smoothing: in [0, 1), of the training loss alone.
         clip_norm: the gradients' largest norm; None: not clipped.
-        average: what is evaluated, kept as the best and loaded later is not the weights of the
-            last step, but their exponential moving average with this decay a step, in (0, 1)
-            (``optim.AveragedModel``): over about the last 1 / (1 - average) steps. None: it is.
+        average: decay a step, in (0, 1), of the exponential moving average of the weights
+            (``optim.AveragedModel``), which spans about the last 1 / (1 - average) steps. The
+            average is what is evaluated, kept as the best and loaded later. None: the weights of
+            the last step are.
         crop_padding, padding_mode, flip, cutout: augmentation of the training images (pixels,
             ``"zeros"`` or ``"reflect"``, a probability, pixels).
-        flip_mode: ``"random"``: the flip is drawn anew in every epoch; ``"alternating"``: in the
-            first, and from then on each image is mirrored in every other epoch.
+        flip_mode: ``"random"``: whether an image is mirrored is drawn anew in every epoch;
+            ``"alternating"``: it is drawn in the first epoch, and from then on the image is
+            mirrored in every other one.
         train_sizes: the side in pixels (of oblong images the shorter one) that the training images
             are shrunk to in the first epochs, one number an epoch, for networks that take images
-            of any size: a ResNet without AA, no VGG. Evaluation sees all pixels. (): so does
-            training.
+            of any size: a ResNet without AA, no VGG. Later epochs and every evaluation see the
+            images at their own size. (): all epochs do.
         mean, std: normalisation, one number a channel, for pixels in 0..1; None: the data's own.
         validation: a fraction in (0, 1) or a count of training images held out to choose the best
             epoch by; None: the test images choose it, and the log says so.
@@ -220,7 +222,7 @@ class Recipe:
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Recipe:
         """A ready recipe: ``shapes``, the study's ``resnet18-cifar100`` and ``vgg19-cifar10``, or
-        ``fast``, which takes minutes instead of days.
+        ``fast``, a short one for any network.
 
         Args:
             name: the preset's name (``attnnet list presets``).
