@@ -56,7 +56,14 @@ def _pair(value: Pair, function: str, name: str) -> tuple[int, int]:
 
 
 def relu(x: Operand) -> Tensor:
-    """max(x, 0). NaN stays NaN; the gradient at 0 is 0."""
+    """max(x, 0) of each element. NaN stays NaN; the gradient at 0 is 0.
+
+    Args:
+        x: of any shape, which is the result's.
+
+    Raises:
+        TypeError: x holds no real numbers.
+    """
     return _rectified(_tensor(x))
 
 
@@ -68,40 +75,64 @@ def _rectified(x: _core.Tensor) -> Tensor:
 
 
 def sigmoid(x: Operand) -> Tensor:
-    """1 / (1 + exp(-x)), without overflow."""
+    """1 / (1 + exp(-x)), without overflow.
+
+    Args, Raises: as for :func:`relu`.
+    """
     return _core.unary("sigmoid", _tensor(x))
 
 
 def tanh(x: Operand) -> Tensor:
-    """Hyperbolic tangent."""
+    """Hyperbolic tangent.
+
+    Args, Raises: as for :func:`relu`.
+    """
     return _core.unary("tanh", _tensor(x))
 
 
 def exp(x: Operand) -> Tensor:
-    """e to the power of x; inf above 88.7."""
+    """e to the power of x; inf above 88.7.
+
+    Args, Raises: as for :func:`relu`.
+    """
     return _core.unary("exp", _tensor(x))
 
 
 def log(x: Operand) -> Tensor:
-    """Natural logarithm; -inf at 0, NaN below."""
+    """Natural logarithm; -inf at 0, NaN below.
+
+    Args, Raises: as for :func:`relu`.
+    """
     return _core.unary("log", _tensor(x))
 
 
 def sqrt(x: Operand) -> Tensor:
-    """Square root; NaN below 0."""
+    """Square root; NaN below 0.
+
+    Args, Raises: as for :func:`relu`.
+    """
     return _core.unary("sqrt", _tensor(x))
 
 
 def abs(x: Operand) -> Tensor:
-    """Absolute value; the gradient at 0 is 0."""
+    """Absolute value; the gradient at 0 is 0.
+
+    Args, Raises: as for :func:`relu`.
+    """
     return _core.unary("abs", _tensor(x))
 
 
 def clamp(x: Operand, min: float | None = None, max: float | None = None) -> Tensor:
     """x limited to [min, max]; the gradient is 1 inside and on the limits, 0 outside.
 
+    Args:
+        x: of any shape, which is the result's.
+        min, max: numbers; None (default): no limit on that side. Above ``max`` even ``min`` is
+            limited to it.
+
     Raises:
         ValueError: where neither limit is given.
+        TypeError: a limit is no number, or x holds none.
     """
     if min is None and max is None:
         raise ValueError("clamp: min or max must be given")
@@ -114,38 +145,75 @@ def clamp(x: Operand, min: float | None = None, max: float | None = None) -> Ten
 
 
 def add(a: Operand, b: Operand) -> Tensor:
-    """a + b."""
+    """a + b.
+
+    Args:
+        a, b: of shapes that broadcast as NumPy's do; the result has the common shape.
+
+    Raises:
+        ValueError: for shapes that do not broadcast.
+        TypeError: one holds no real numbers.
+    """
     return _core.binary("add", _tensor(a), _tensor(b))
 
 
 def sub(a: Operand, b: Operand) -> Tensor:
-    """a - b."""
+    """a - b.
+
+    Args, Raises: as for :func:`add`.
+    """
     return _core.binary("sub", _tensor(a), _tensor(b))
 
 
 def mul(a: Operand, b: Operand) -> Tensor:
-    """a * b."""
+    """a * b.
+
+    Args, Raises: as for :func:`add`.
+    """
     return _core.binary("mul", _tensor(a), _tensor(b))
 
 
 def div(a: Operand, b: Operand) -> Tensor:
-    """a / b."""
+    """a / b.
+
+    Args, Raises: as for :func:`add`.
+    """
     return _core.binary("div", _tensor(a), _tensor(b))
 
 
 def pow(a: Operand, b: Operand) -> Tensor:
-    """a to the power of b. The gradient to b where a = 0 and b >= 0 is 0."""
+    """a to the power of b. The gradient to b where a = 0 and b >= 0 is 0.
+
+    Args, Raises: as for :func:`add`.
+    """
     return _core.binary("pow", _tensor(a), _tensor(b))
 
 
 def matmul(a: Operand, b: Operand) -> Tensor:
     """Matrix product of the last two dimensions, (..., M, K) x (..., K, N) -> (..., M, N);
-    leading dimensions broadcast."""
+    leading dimensions broadcast. A vector counts as a row on the left, as a column on the right,
+    and the result has no dimension for it.
+
+    Raises:
+        ValueError: for shapes that do not fit.
+        TypeError: one holds no real numbers.
+    """
     return _core.matmul(_tensor(a), _tensor(b))
 
 
 def linear(x: Operand, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b: x (..., C), weight (K, C), bias (K) or None -> (..., K)."""
+    """x W^T + b.
+
+    Args:
+        x: (..., C). weight: (K, C). bias: (K) or None (default).
+
+    Returns:
+        (..., K).
+
+    Raises:
+        ValueError: for shapes that do not fit.
+        TypeError: weight or bias is no Tensor.
+    """
     return _core.linear(_tensor(x), weight, bias)
 
 
@@ -161,47 +229,78 @@ def _reduce(kind: Literal["sum", "mean", "amax", "amin", "var"], x: Operand, dim
 
 
 def sum(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
-    """Sum over ``dim`` (an integer, several, or None for all)."""
+    """Sum over dimensions.
+
+    Args:
+        x: of any shape.
+        dim: one, several in a tuple (negative ones count from the end), or None (default): all.
+        keepdim: whether they stay, of size 1 (default False: they go).
+
+    Raises:
+        ValueError: a dimension is out of range, or there twice.
+        TypeError: ``dim`` is of another kind, or x holds no real numbers.
+    """
     return _reduce("sum", x, dim, keepdim)
 
 
 def mean(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
-    """Mean over ``dim`` (an integer, several, or None for all)."""
+    """Mean over dimensions; NaN over zero elements.
+
+    Args, Raises: as for :func:`sum`.
+    """
     return _reduce("mean", x, dim, keepdim)
 
 
 def amax(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
-    """Largest value over ``dim``. Among equals the gradient goes to the first, in row-major order;
-    NaN is larger than everything.
+    """Largest value over dimensions. Among equals the gradient goes to the first, in row-major
+    order; NaN is larger than everything.
+
+    Args: as for :func:`sum`.
 
     Raises:
-        ValueError: over zero elements.
+        ValueError: over zero elements, and as for :func:`sum`.
     """
     return _reduce("amax", x, dim, keepdim)
 
 
 def amin(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
-    """Smallest value over ``dim``; see :func:`amax`."""
+    """Smallest value over dimensions; everything else as for :func:`amax`, and NaN is smaller than
+    everything.
+    """
     return _reduce("amin", x, dim, keepdim)
 
 
 def var(x: Operand, dim: Pair | None = None, correction: int = 1,
         keepdim: bool = False) -> Tensor:
-    """Variance over ``dim``: the squared distances from the mean, summed, over n - correction.
+    """Variance over dimensions: the squared distances from the mean, summed, over n - correction.
+
+    Args:
+        x, dim, keepdim: as for :func:`sum`.
+        correction: default 1, the unbiased estimate; 0: the mean of the squared distances.
 
     Raises:
-        ValueError: where n - correction is not positive.
+        ValueError: where n - correction is not positive, and as for :func:`sum`.
     """
     return _reduce("var", x, dim, keepdim, correction)
 
 
 def softmax(x: Operand, dim: int) -> Tensor:
-    """exp(x) over its sum along ``dim``."""
+    """exp(x) over its sum along ``dim``, without overflow.
+
+    Args:
+        x: of any shape, which is the result's. dim: a dimension; negative: from the end.
+
+    Raises:
+        ValueError: ``dim`` is out of range. TypeError: it is no integer.
+    """
     return _core.softmax(_tensor(x), dim, False)
 
 
 def log_softmax(x: Operand, dim: int) -> Tensor:
-    """Logarithm of :func:`softmax`, without overflow."""
+    """Logarithm of :func:`softmax`, without overflow.
+
+    Args, Raises: as there.
+    """
     return _core.softmax(_tensor(x), dim, True)
 
 
@@ -215,10 +314,12 @@ def cross_entropy(logits: Operand, target: ArrayLike, label_smoothing: float = 0
             2016); default 0.
 
     Returns:
-        A tensor without dimensions.
+        A tensor without dimensions, in nats.
 
     Raises:
-        ValueError: for an empty batch, a target out of range, or shapes that do not fit.
+        ValueError: for an empty batch, a target or a label_smoothing out of range, or shapes that
+            do not fit.
+        TypeError: the target holds no integers.
     """
     return _core.cross_entropy(_tensor(logits), np.asarray(target), label_smoothing)
 
@@ -239,7 +340,12 @@ def conv2d(x: Operand, weight: Tensor, bias: Tensor | None = None, stride: Pair 
         groups: channels are split into this many independent convolutions (default 1).
 
     Returns:
-        (N, K, P, Q) with P = (H + 2 padding - R) // stride + 1.
+        (N, K, P, Q) with P = (H + 2 padding - R) // stride + 1, Q likewise.
+
+    Raises:
+        ValueError: for shapes that do not fit, a kernel larger than the padded image, a stride
+            below 1, a padding below 0, or groups that do not divide C and K.
+        TypeError: weight or bias is no Tensor.
     """
     return _core.conv2d(_tensor(x), weight, bias, _pair(stride, "conv2d", "stride"),
                         _pair(padding, "conv2d", "padding"), groups)
@@ -253,7 +359,7 @@ def batch_norm(x: Operand, running_mean: Tensor | None, running_var: Tensor | No
     follow it in the same pass: relu((x - mean) / sqrt(var + eps) * weight + bias + residual).
 
     Args:
-        x: (N, C, H, W).
+        x: (N, C, H, W), or (N, C).
         running_mean, running_var: (C); used in evaluation, updated in place in training (the
             variance with n - 1). None in training: not kept.
         weight, bias: (C) or None.
@@ -263,8 +369,13 @@ def batch_norm(x: Operand, running_mean: Tensor | None, running_var: Tensor | No
         residual: of x's shape, added before the ReLU, or None.
         relu: whether to apply it (default False).
 
+    Returns:
+        Of x's shape.
+
     Raises:
-        ValueError: in training with fewer than two values a channel.
+        ValueError: in training with fewer than two values a channel, in evaluation without running
+            statistics, and for shapes that do not fit.
+        TypeError: a weight, a bias or running statistics that are no Tensor.
     """
     if relu and is_relu_guided():
         return _rectified(batch_norm(x, running_mean, running_var, weight, bias, training,
@@ -275,8 +386,20 @@ def batch_norm(x: Operand, running_mean: Tensor | None, running_var: Tensor | No
 
 def max_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None,
                padding: Pair = 0) -> Tensor:
-    """Largest value of each window: x (N, C, H, W). ``stride`` is ``kernel_size`` by default;
-    padding never wins. Among equals the gradient goes to the first."""
+    """Largest value of each window. Among equals the gradient goes to the first.
+
+    Args:
+        x: (N, C, H, W).
+        kernel_size: of the window, one number for both axes, or (rows, columns).
+        stride: likewise; None (default): ``kernel_size``.
+        padding: on both sides of both axes, at most half of kernel_size; never the largest value.
+
+    Returns:
+        (N, C, P, Q) with P = (H + 2 padding - kernel_size) // stride + 1, Q likewise.
+
+    Raises:
+        ValueError: for another number of dimensions, or a window, stride or padding out of range.
+    """
     window = _pair(kernel_size, "max_pool2d", "kernel_size")
     return _core.max_pool2d(_tensor(x), window,
                             window if stride is None else _pair(stride, "max_pool2d", "stride"),
@@ -285,8 +408,15 @@ def max_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None,
 
 def avg_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0,
                count_include_pad: bool = True) -> Tensor:
-    """Mean of each window: x (N, C, H, W). ``count_include_pad`` divides by the whole window where
-    it reaches into the padding (default True)."""
+    """Mean of each window.
+
+    Args:
+        x, kernel_size, stride, padding: as for :func:`max_pool2d`; the padding is zeros.
+        count_include_pad: whether a window that reaches into the padding is divided by all of its
+            size (default), or by what lies on the image.
+
+    Returns, Raises: as there.
+    """
     window = _pair(kernel_size, "avg_pool2d", "kernel_size")
     return _core.avg_pool2d(_tensor(x), window,
                             window if stride is None else _pair(stride, "avg_pool2d", "stride"),
@@ -294,20 +424,40 @@ def avg_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, paddin
 
 
 def adaptive_avg_pool2d(x: Operand, output_size: Pair) -> Tensor:
-    """Mean over windows that divide x (N, C, H, W) into ``output_size`` rows and columns."""
+    """Mean over windows that divide the image into so many rows and columns. Window i of n begins
+    at floor(i H / n) and ends before ceil((i + 1) H / n), so that neighbours may overlap.
+
+    Args:
+        x: (N, C, H, W). output_size: one number for both axes, or (rows, columns).
+
+    Returns:
+        (N, C, rows, columns).
+
+    Raises:
+        ValueError: for another number of dimensions, or an output_size below 1.
+    """
     return _core.adaptive_pool2d(
         _tensor(x), *_pair(output_size, "adaptive_avg_pool2d", "output_size"), False)
 
 
 def adaptive_max_pool2d(x: Operand, output_size: Pair) -> Tensor:
-    """Largest value over windows that divide x (N, C, H, W) into ``output_size``."""
+    """Largest value over windows as those of :func:`adaptive_avg_pool2d`. Among equals the gradient
+    goes to the first.
+
+    Args, Returns, Raises: as there.
+    """
     return _core.adaptive_pool2d(
         _tensor(x), *_pair(output_size, "adaptive_max_pool2d", "output_size"), True)
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """Zeroes each element with probability p and scales the others by 1 / (1 - p) (Srivastava et
-    al. 2014). Without ``training`` x itself. Draws once from :mod:`attnnet.random`.
+    al. 2014). Draws once from :mod:`attnnet.random`.
+
+    Args:
+        x: of any shape, which is the result's.
+        p: 0 to 1, default 0.5.
+        training: False gives x itself (default True).
 
     Raises:
         ValueError: for p outside [0, 1].
@@ -323,12 +473,19 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
 
 
 def reshape(x: Operand, shape: Sequence[int]) -> Tensor:
-    """The same elements in another shape; one size may be -1."""
+    """The same elements, in row-major order, in another shape.
+
+    Args:
+        x: of any shape. shape: the sizes; one may be -1, which is what is left.
+
+    Raises:
+        ValueError: the sizes do not hold as many elements. TypeError: they are no integers.
+    """
     return _core.reshape(_tensor(x), tuple(shape))
 
 
 def flatten(x: Operand, start_dim: int = 1) -> Tensor:
-    """Joins all dimensions from ``start_dim`` on: (N, C, H, W) -> (N, C H W)."""
+    """Joins all dimensions from ``start_dim`` (default 1) on: (N, C, H, W) -> (N, C H W)."""
     x = _tensor(x)
     start = start_dim + x.ndim if start_dim < 0 else start_dim
     rest = 1
@@ -338,15 +495,22 @@ def flatten(x: Operand, start_dim: int = 1) -> Tensor:
 
 
 def permute(x: Operand, dims: Sequence[int]) -> Tensor:
-    """Reorders dimensions: dimension i of the result is dims[i] of x."""
+    """Reorders dimensions: dimension i of the result is dims[i] of x.
+
+    Raises:
+        ValueError: ``dims`` does not name each dimension once.
+    """
     return _core.permute(_tensor(x), tuple(dims))
 
 
 def cat(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
-    """Joins tensors along a dimension.
+    """Joins any number of tensors along a dimension.
+
+    Args:
+        tensors: alike in all dimensions but ``dim``. dim: default 0; negative: from the end.
 
     Raises:
-        ValueError: no tensors, or others of their dimensions differ.
+        ValueError: no tensors, others of their dimensions differ, or ``dim`` is out of range.
     """
     return _core.concatenate([_tensor(t) for t in tensors], dim)
 
@@ -354,8 +518,13 @@ def cat(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
 def split(x: Operand, size_or_sections: int | Sequence[int], dim: int = 0) -> list[Tensor]:
     """Cuts x along ``dim`` into pieces of one size (the last may be smaller) or of the sizes given.
 
+    Args:
+        x: of any shape. size_or_sections: a size of at least 1, or a list of sizes.
+        dim: default 0; negative: from the end.
+
     Raises:
-        ValueError: where the sizes do not add up to the dimension.
+        ValueError: where the sizes do not add up to the dimension, a size is out of range, or
+            ``dim`` is.
     """
     x = _tensor(x)
     axis = dim + x.ndim if dim < 0 else dim
@@ -382,8 +551,17 @@ def split(x: Operand, size_or_sections: int | Sequence[int], dim: int = 0) -> li
 
 
 def pad(x: Operand, padding: Sequence[int], value: float = 0.0) -> Tensor:
-    """Adds ``value`` around the last dimensions: (left, right[, top, bottom, ...]) as in PyTorch,
-    the last dimension first."""
+    """Adds ``value`` around the last dimensions.
+
+    Args:
+        x: of any shape.
+        padding: (left, right[, top, bottom, ...]) as in PyTorch, the last dimension first.
+        value: what is added, default 0.
+
+    Raises:
+        ValueError: an odd number of sizes, more than x has dimensions for, or one below 0.
+        TypeError: a size is no integer.
+    """
     x = _tensor(x)
     if len(padding) % 2 or len(padding) > 2 * x.ndim:
         raise ValueError(f"pad: padding {tuple(padding)} does not fit {x.ndim} dimensions")

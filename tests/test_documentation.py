@@ -1,4 +1,4 @@
-"""Every sample of the README and of the documentation is run, and every reference resolves.
+"""The Python samples of the README and of the documentation run, and every reference resolves.
 
 Python samples of a page run in order, in one namespace, in an empty folder. A comment in the line
 before, `<!-- test: ... -->`, says what a sample needs: "needs CIFAR" the real images, "not run" a

@@ -47,7 +47,11 @@ def run(
         say: gets each line of the report (default: print).
 
     Returns:
-        The figures.
+        The figures, in the order in which they were taken. Each has ``section``, ``case`` (what was
+        measured), ``engine`` (by whom), ``precision`` ("float32" or "bfloat16"), ``value`` in
+        ``unit`` (None where there is none: ``note`` says why), ``higher`` (whether more is better),
+        ``spread`` (half the distance of the quartiles over the median, of repeated measurements;
+        None for single ones), and ``to_dict()``.
 
     Raises:
         ValueError: an unknown section, system or network.

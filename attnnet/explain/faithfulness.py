@@ -254,12 +254,24 @@ def measure_faithfulness(
 ) -> Measures:
     """Deletion, insertion, average drop, increase in confidence and ROAD, at their defaults.
 
+    Costs 91 forward passes an image and map: 33, 33, 1, 1 and 18, and one before each.
+
     Args:
-        model, images, target, batch_size: as for :func:`deletion`.
-        maps: as there, or a dict of several by name, a row each.
+        model, images, target, batch_size: as for :func:`deletion`; target: classes, by default
+            each image's predicted one; batch_size: default 128.
+        maps: (N, H, W), of the images' size, finite; a ``CAM`` too; or a dict of several by name, a
+            row each. One alone gets the row "map".
 
     Returns:
-        :class:`Measures`.
+        :class:`Measures`, the columns "deletion AUC" (0..1, low is good), "insertion AUC" (0..1,
+        high is good), "average drop %" (low is good), "increase in confidence %" (high is good) and
+        "ROAD combined" (-0.5..0.5, high is good).
+
+    Raises:
+        ValueError: for maps that do not fit the images or are not finite, a target function, and as
+            ``cam`` does.
+
+    Papers: at the single functions.
     """
     rows = maps if isinstance(maps, dict) else {"map": maps}
     functions = (deletion, insertion, average_drop, increase_in_confidence, road)

@@ -84,9 +84,19 @@ class Measure:
 class Measures(dict[str, dict[str, Measure]]):
     """A table of measures: a row a layer (or map), a column a measure.
 
+    A dict of dicts: ``measures["layer4"]["IoU"]`` is a :class:`Measure` with one value an image, so
+    that ``.mean``, ``.interval`` and ``.values`` are there. ``print`` shows each mean with its 95 %
+    bootstrap interval over the images; a notebook the same as a table.
+
     ``a - b`` is the table of paired differences of the rows and columns that both have, rows of
     another name being paired in order where no name is shared: "does the one network look at the
-    object more than the other?"
+    object more than the other?" Both must be of the same images in the same order.
+
+    Units are those of the measures: shares in 0..1 for localisation, deletion and insertion, per cent
+    where the name ends in %.
+
+    Raises:
+        ValueError: in a difference, for measures of other numbers of images.
     """
 
     def __sub__(self, other: Mapping[str, Mapping[str, Measure]]) -> Measures:
@@ -101,7 +111,7 @@ class Measures(dict[str, dict[str, Measure]]):
         })
 
     def columns(self) -> list[str]:
-        """Names of the measures."""
+        """Names of the measures, in the order in which the rows have them."""
         return list(dict.fromkeys(name for row in self.values() for name in row))
 
     def _cells(self) -> list[list[str]]:

@@ -198,10 +198,12 @@ class Plan:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Plan:
-        """A ready plan: ``resnet18-cifar100``, ``vgg19-cifar10`` or ``shapes-quick``.
+        """A ready plan: ``shapes-quick``, ``resnet18-cifar100``, ``vgg19-cifar10``,
+        ``fast-resnet18-cifar100`` or ``fast-vgg19-cifar10``.
 
         Args:
-            name: the preset's name. **changes: keys of ``from_dict`` to set differently.
+            name: the preset's name (``list_plans()``, ``attnnet list studies``).
+            **changes: keys of ``from_dict`` to set differently.
 
         Raises:
             ValueError: no such preset (with the nearest match), or a wrong key.

@@ -49,14 +49,18 @@ class Row:
     """A network of a study, over all seeds.
 
     Attributes:
-        family, block: which. done: its runs by seed. missing: seeds without a figure, and why.
+        family: network, data set and recipe. block: the placement; None: the base.
+        done: its runs by seed. missing: seeds without a figure, and why.
         accuracy: test accuracy in per cent; None where no run is done.
         difference: to the base on the same seeds, in points; None for the base, and without pairs.
-        interval: of that difference over images and seeds at once.
+        differences: that of each seed, in points.
+        interval: 95 % interval of that difference over images and seeds at once, in points; None
+            for fewer than two seeds, or where the test images were not the same.
         tests: McNemar's, a seed each, not corrected.
-        p: of the paired t-test over seeds, corrected for all comparisons of the study.
-        mid: where one seed is compared, mid-p of its McNemar's test, corrected likewise.
-        seeds_for_half: that would tell half a point; None: not known.
+        p: of the paired t-test over seeds, after Holm's correction over all comparisons of the
+            study; NaN where there is no test.
+        mid: where one seed is compared, mid-p of its McNemar's test, corrected likewise; else NaN.
+        seeds_for_half: how many seeds would tell half a point; None: not known.
         comparisons: how many the corrections count: those that the plan makes, done or not.
     """
 
@@ -109,13 +113,21 @@ class Row:
 
 
 class Results:
-    """A study as far as it is done.
+    """A study as far as it is done. ``print`` shows a table and a sentence a row, a notebook more.
 
     Args:
-        folder: of the study. plan: default: the folder's.
+        folder: of the study; it is read once, now. plan: default: the folder's.
+
+    Attributes:
+        plan: the ``Plan``.
+        rows: one ``Row`` a network, family by family, each family's base first.
+        states: by a run's name where it stands: ``kind`` is "waiting", "begun", "done" or "failed",
+            ``message`` why it failed.
+        home: the folder with its files.
 
     Raises:
-        CheckpointError: the folder holds no study.
+        CheckpointError: the folder holds no study, or a corrupt one.
+        ValueError: its plan names a block or network of ones own that is not registered.
     """
 
     def __init__(self, folder: str, plan: Plan | None = None) -> None:

@@ -134,7 +134,7 @@ def evaluate(
         DataError: the dataset is empty, or has labels the model has no class for.
         ValueError: ``batch_size`` is below 1, or the model gives something else than logits.
         TypeError: ``dataset`` is no ``Dataset``.
-        EvaluationStopped: ``on_batch`` returned True.
+        EvaluationStopped: ``on_batch`` returned True (the class is in this module).
     """
     from ..data import Dataset
 
@@ -187,7 +187,11 @@ def logits_of(
 
 
 class EvaluationStopped(Exception):
-    """The caller of ``evaluate`` asked it to stop."""
+    """The caller of ``evaluate`` asked it to stop: its ``on_batch`` returned True.
+
+    There is no result then. The model is back in the mode that it was in. A trainer catches this
+    where a training is stopped during an evaluation, and evaluates again when it goes on.
+    """
 
 
 def with_normalization(
