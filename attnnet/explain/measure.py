@@ -92,8 +92,8 @@ class Measures(dict[str, dict[str, Measure]]):
     another name being paired in order where no name is shared: "does the one network look at the
     object more than the other?" Both must be of the same images in the same order.
 
-    Units are those of the measures: shares in 0..1 for localisation, deletion and insertion, per cent
-    where the name ends in %.
+    Units are those of the measures: shares in 0..1 for localisation, deletion and insertion, per
+    cent where the name ends in %.
 
     Raises:
         ValueError: in a difference, for measures of other numbers of images.
