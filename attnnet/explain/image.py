@@ -99,7 +99,7 @@ def overlay(pictures: Any, maps: Any, weight: float = 0.5, colormap: str = "jet"
         pictures: uint8 (H, W, 3) or (N, H, W, 3), or floats in 0..1.
         maps: (H, W) or (N, H, W), 0..1, of the pictures' size.
         weight: of the picture, 0 to 1, default 0.5.
-        colormap: "jet" (default) or "viridis".
+        colormap: "jet" (default) or "viridis", which the command line takes where nothing is said.
 
     Returns:
         uint8, of the pictures' shape.

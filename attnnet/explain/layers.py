@@ -18,7 +18,8 @@ def find_layers(model: Module, layers: Layers = None) -> dict[str, Module]:
 
     Args:
         model: the network.
-        layers: dotted names such as ``"layer4"``, ``"layer1.0.attention"`` or ``"features.49"``,
+        layers: dotted names such as ``"layer4"``, ``"layer1.0.attention"`` (a ResNet's block, in
+            state dicts and ``named_modules`` ``layer1.0.image_module``) or ``"features.49"``,
             modules of the model, or several of these; None for the last layer that keeps a
             picture: ``layer4`` of a ResNet, what stands before the last pool of a VGG.
 

@@ -70,8 +70,10 @@ class CAM:
         """The maps over their images: uint8 (N, H, W, 3).
 
         Args:
-            weight: of the image, 0 to 1. colormap: "jet" or, safe for colour-blind readers,
-                "viridis".
+            weight: of the image, 0 to 1, default 0.5.
+            colormap: "jet" (default, as in most papers) or, safe for colour-blind readers,
+                "viridis". Notebooks, ``attnnet infer`` and ``attnnet cam`` draw viridis, and
+                ``attnnet compare`` does so with a weight of 0.6.
 
         Raises:
             ValueError: for maps that were not resized, or images of other than 1 or 3 channels.

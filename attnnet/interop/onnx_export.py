@@ -43,7 +43,7 @@ def export_onnx(
         dynamic_batch: whether the file takes batches of any size (default) or of one image.
 
     Raises:
-        ModuleNotFoundError: the package onnx is not installed (``pip install attnnet[onnx]``).
+        ModuleNotFoundError: the package onnx is not installed (the extra ``onnx``).
         TypeError: nothing says how to write one of the modules; the message names it.
         ValueError: no input_shape for a module that is no network, or an opset out of range.
         OSError: the file cannot be written.
