@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def import_modules(names: Iterable[str], who: str) -> None:
-    """Imports modules, which are looked for in the current folder first, as by ``python -m``.
+    """Imports modules, which are looked for in the current folder, too.
 
     Args:
         names: such as ``"my_blocks"``. who: names them, for the message.
@@ -22,9 +22,9 @@ def import_modules(names: Iterable[str], who: str) -> None:
         ValueError: Python does not find one, or something that it imports.
     """
     here = os.getcwd()
-    if not {"", here} & set(sys.path):
-        sys.path.insert(0, here)
     for name in names:
+        if not {"", here} & set(sys.path):
+            sys.path.append(here)  # at the end: beside a source tree, what is installed comes first
         try:
             import_module(name)
         except ModuleNotFoundError as error:

@@ -176,6 +176,16 @@ attn_status attn_alloc(void **block, size_t bytes)
     return ATTN_OK;
 }
 
+attn_status attn_alloc_shares(float **block, int64_t shared, int64_t each, int64_t workers)
+{
+    int64_t bytes;
+    if (__builtin_mul_overflow(each, workers, &bytes) ||
+        __builtin_add_overflow(bytes, shared, &bytes) ||
+        __builtin_mul_overflow(bytes, (int64_t)sizeof **block, &bytes))
+        bytes = INT64_MAX;
+    return attn_alloc((void **)block, (size_t)bytes);
+}
+
 void attn_free(void *block)
 {
     if (!block)

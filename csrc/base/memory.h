@@ -20,6 +20,8 @@ typedef struct {
 /* *block gets at least `bytes` bytes, 64-byte aligned, contents undefined. A multiple of 64 bytes
  * is always there, so whole registers may be read and written at the end. */
 attn_status attn_alloc(void **block, size_t bytes);
+/* So many floats for all and so many for each worker, in one block. */
+attn_status attn_alloc_shares(float **block, int64_t shared, int64_t each, int64_t workers);
 void attn_free(void *block);
 
 /* The small objects, whose sizes are ours and not the user's. NULL: there is no memory, and that is

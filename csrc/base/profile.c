@@ -11,6 +11,15 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
 static attn_profile_event *kept;
 static int64_t count, capacity, lost_count;
 
+/* A forked child has no thread that could give the lock back: nobody holds it across the fork. */
+static void before_fork(void) { pthread_mutex_lock(&lock); }
+static void after_fork(void) { pthread_mutex_unlock(&lock); }
+
+__attribute__((constructor)) static void mind_forks(void)
+{
+    pthread_atfork(before_fork, after_fork, after_fork);
+}
+
 static int64_t clock_ns(void)
 {
     struct timespec now;

@@ -162,12 +162,12 @@ int attn_num_threads(void)
     return count;
 }
 
-attn_status attn_set_num_threads(int count)
+attn_status attn_set_num_threads(int64_t count)
 {
     if (count < 1 || count > ATTN_MAX_THREADS)
-        return attn_fail(ATTN_BAD_VALUE, "num_threads is %d, expected 1 to %d", count,
-                         ATTN_MAX_THREADS);
-    atomic_store(&thread_count, count);
+        return attn_fail(ATTN_BAD_VALUE, "num_threads is %lld, expected 1 to %d",
+                         (long long)count, ATTN_MAX_THREADS);
+    atomic_store(&thread_count, (int)count);
     return ATTN_OK;
 }
 

@@ -24,7 +24,7 @@ void attn_parallel_within(int workers, attn_task task, void *context, int64_t co
 
 int attn_num_threads(void);
 /* 1..ATTN_MAX_THREADS; takes effect at the next attn_parallel. */
-attn_status attn_set_num_threads(int count);
+attn_status attn_set_num_threads(int64_t count);
 
 /* Asked between tensor operations of a backward walk; true: stop with ATTN_INTERRUPTED. */
 typedef bool (*attn_interrupt_poll)(void);

@@ -154,8 +154,8 @@ static attn_status job_start(attention_job *job, const attn_tensor *rel_h, const
         job->scratch_floats += attn_ceil_div(plan->H * plan->W * plan->d, 16) * 16;
     const int64_t partial = backward ? job->chunks * job->table_floats : 0;
     job->workers = attn_num_threads();
-    const int64_t floats = job->table_floats + partial + job->workers * job->scratch_floats;
-    ATTN_TRY(attn_alloc((void **)&job->tables, (size_t)floats * sizeof(float)));
+    ATTN_TRY(attn_alloc_shares(&job->tables, job->table_floats + partial, job->scratch_floats,
+                               job->workers));
     job->partial = job->tables + job->table_floats;
     job->scratch = job->partial + partial;
     memset(job->partial, 0, (size_t)partial * sizeof(float));

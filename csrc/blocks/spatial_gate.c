@@ -158,6 +158,9 @@ static attn_status take_statistics(spatial_job *job, const attn_spatial_paramete
         own[1] += job->sums[2 * n + 1];
     }
     ATTN_TRY(sum_over_batch(sums, own, job));
+    if (!(sums[0] > 1)) /* where others have a part of the batch, only now is it known */
+        return attn_fail(ATTN_BAD_VALUE, "the spatial gate's batch norm needs more than one value in "
+                         "training, got %g in the whole batch", sums[0]);
     double count = sums[0], mean = sums[1] / count, variance = sums[2] / count - mean * mean;
     if (variance < 0.0)
         variance = 0.0;
@@ -196,6 +199,9 @@ static attn_status check(const char *block, const attn_tensor *x, const attn_ten
         ATTN_TRY(attn_block_check_vector(block, "running_mean", p->running_mean, 1));
     if (p->running_var || !p->training)
         ATTN_TRY(attn_block_check_vector(block, "running_var", p->running_var, 1));
+    if (!(p->eps >= 0) || !isfinite(p->momentum))
+        return attn_fail(ATTN_BAD_VALUE, "%s: eps is %g and momentum %g, expected eps >= 0 and a "
+                         "finite momentum", block, (double)p->eps, (double)p->momentum);
     if (p->training && x->shape[0] * x->shape[2] * x->shape[3] < 2 && !attn_get_peers())
         return attn_fail(ATTN_BAD_VALUE,
                          "%s: x has shape %s: its batch norm needs more than one value (N * H * W) "

@@ -79,8 +79,7 @@ static attn_status workspace_open(attn_conv_workspace *space, const attn_conv_pa
     int64_t shared = attn_ceil_div(pass->shared, ATTN_LANES) * ATTN_LANES;
     space->worker_size = attn_ceil_div(pass->worker, ATTN_LANES) * ATTN_LANES;
     space->workers = attn_num_threads();
-    size_t floats = (size_t)(shared + space->worker_size * space->workers);
-    ATTN_TRY(attn_alloc((void **)&space->shared, floats * sizeof(float)));
+    ATTN_TRY(attn_alloc_shares(&space->shared, shared, space->worker_size, space->workers));
     space->scratch = space->shared + shared;
     return ATTN_OK;
 }
@@ -106,7 +105,7 @@ attn_status attn_conv_backward(const attn_conv_plan *plan, const attn_conv_gradi
     const attn_conv_shape *shape = &plan->shape;
     int64_t input = shape->N * shape->C * shape->H * shape->W;
     int64_t kernel = shape->K * shape->C / shape->groups * shape->R * shape->S;
-    if (input * kernel == 0 || shape->P * shape->Q == 0) { /* an empty sum */
+    if (input == 0 || kernel == 0 || shape->P * shape->Q == 0) { /* an empty sum */
         if (operands->dx)
             memset(operands->dx, 0, (size_t)input * sizeof(float));
         if (operands->dweight)

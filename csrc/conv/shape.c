@@ -35,12 +35,14 @@ static attn_status check_channels(const int64_t *x, const int64_t *weight, int64
     return ATTN_OK;
 }
 
-/* Plans multiply the sizes with each other. A convolution of 2^59 products would take years. */
+/* Plans multiply the sizes with each other. A convolution of 2^59 products would take years; OpenBLAS
+ * counts the pixels of an image, and the values below a kernel, in 31 bits. */
 static attn_status check_work(const attn_conv_shape *s)
 {
     int64_t unused, height = s->H + 2 * s->padding[0], width = s->W + 2 * s->padding[1];
     if (attn_count(&unused, 4, (int64_t[]){s->N, s->C, height, width}) &&
-        attn_count(&unused, 7, (int64_t[]){s->N, s->C, s->K, s->R, s->S, s->P, s->Q}))
+        attn_count(&unused, 7, (int64_t[]){s->N, s->C, s->K, s->R, s->S, s->P, s->Q}) &&
+        s->P * s->Q <= INT32_MAX && s->C / s->groups * s->R * s->S <= INT32_MAX)
         return ATTN_OK;
     return attn_fail(ATTN_NO_MEMORY, "conv2d: x of %lld x %lld x %lld x %lld with padding=(%lld, "
                      "%lld) is more than can be computed", (long long)s->N, (long long)s->C,

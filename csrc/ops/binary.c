@@ -270,12 +270,12 @@ attn_status attn_binary(attn_tensor **y, attn_tensor *a, attn_tensor *b, attn_bi
     attn_tensor *out;
     ATTN_TRY(attn_broadcast(&out, a, b, kind, ndim, shape, blocked ? ATTN_BLOCKED16 : ATTN_PLAIN));
     attn_tensor *inputs[2] = {a, b}, *saved[3] = {NULL};
-    bool product = kind == ATTN_MUL || kind == ATTN_POW;
-    if (product)
+    bool of_a = a->variable, of_b = b->variable; /* whose gradient will be asked for */
+    if (kind == ATTN_POW || (kind == ATTN_MUL && of_b))
         saved[0] = a;
-    if (product || kind == ATTN_DIV)
+    if (kind == ATTN_POW || kind == ATTN_DIV || (kind == ATTN_MUL && of_a))
         saved[1] = b;
-    if (kind == ATTN_DIV)
+    if (kind == ATTN_DIV && of_b)
         saved[2] = out;
     attn_status status = attn_record(&operations[kind], 2, inputs, 1, &out, &number, saved, 3);
     if (status != ATTN_OK) {

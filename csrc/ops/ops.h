@@ -24,7 +24,7 @@ attn_status attn_dropout(attn_tensor **y, attn_tensor *x, float p, uint64_t seed
 
 /* reduce.c: over the axes whose flag is set; keepdim keeps them with size 1 */
 attn_status attn_reduce(attn_tensor **y, attn_tensor *x, attn_reduction kind, const bool *axes,
-                        bool keepdim, int correction);
+                        bool keepdim, int64_t correction);
 
 /* shape.c */
 attn_status attn_reshape(attn_tensor **y, attn_tensor *x, int ndim, const int64_t *shape);

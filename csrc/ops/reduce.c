@@ -223,21 +223,21 @@ static attn_status reduce_backward(attn_node *node, attn_tensor *const *dy, attn
 
 /* sum((x - mean)^2) / (n - correction), from operations that know their own gradients. */
 static attn_status variance(attn_tensor **y, attn_tensor *x, const bool *axes, bool keepdim,
-                            int correction)
+                            int64_t correction)
 {
     attn_tensor *mean = NULL, *centred = NULL, *square = NULL, *sum = NULL, *divisor = NULL;
     attn_status status;
     int64_t n = 1;
     for (int i = 0; i < x->ndim; i++)
         n *= axes[i] ? x->shape[i] : 1;
-    if (n - correction <= 0)
-        return attn_fail(ATTN_BAD_VALUE, "var: %lld elements with correction=%d leave nothing to "
-                         "divide by", (long long)n, correction);
+    if (n <= correction)
+        return attn_fail(ATTN_BAD_VALUE, "var: %lld elements with correction=%lld leave nothing to "
+                         "divide by", (long long)n, (long long)correction);
     ATTN_GOTO(attn_reduce(&mean, x, ATTN_MEAN, axes, true, 0));
     ATTN_GOTO(attn_binary(&centred, x, mean, ATTN_SUB));
     ATTN_GOTO(attn_binary(&square, centred, centred, ATTN_MUL));
     ATTN_GOTO(attn_reduce(&sum, square, ATTN_SUM, axes, keepdim, 0));
-    ATTN_GOTO(attn_scalar(&divisor, (float)(n - correction)));
+    ATTN_GOTO(attn_scalar(&divisor, (float)((double)n - (double)correction)));
     status = attn_binary(y, sum, divisor, ATTN_DIV);
 done:
     attn_tensor_release(mean);
@@ -256,7 +256,7 @@ static const attn_operation operations[] = {
 };
 
 attn_status attn_reduce(attn_tensor **y, attn_tensor *x, attn_reduction kind, const bool *axes,
-                        bool keepdim, int correction)
+                        bool keepdim, int64_t correction)
 {
     if (kind == ATTN_VAR)
         return variance(y, x, axes, keepdim, correction);
@@ -271,7 +271,12 @@ attn_status attn_reduce(attn_tensor **y, attn_tensor *x, attn_reduction kind, co
     job work = {.y = attn_data(out), .x = attn_data(source), .kind = kind, .scale = 1.0};
     split_axes(&work, source, axes);
     if (chooses) {
-        if (work.reduced.count == 0 || x->size >= INT32_MAX) {
+        if (x->size >= INT32_MAX) {
+            status = attn_fail(ATTN_BAD_VALUE, "%s: %lld elements, expected less than 2^31 - 1",
+                               operations[kind].name, (long long)x->size);
+            goto done;
+        }
+        if (work.reduced.count == 0) {
             status = attn_fail(ATTN_BAD_VALUE, "%s: nothing to choose from in shape %s",
                                operations[kind].name, attn_shape_text(text, x->ndim, x->shape));
             goto done;

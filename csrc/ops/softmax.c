@@ -216,6 +216,9 @@ static attn_status check_loss(const attn_tensor *logits, const int64_t *target, 
     if (N == 0)
         return attn_fail(ATTN_BAD_VALUE, "cross_entropy: logits have shape (0, %lld): the mean "
                          "over an empty batch does not exist", (long long)K);
+    if (K == 0)
+        return attn_fail(ATTN_BAD_VALUE, "cross_entropy: logits have shape (%lld, 0), expected at "
+                         "least one class", (long long)N);
     if (K > INT32_MAX)
         return attn_fail(ATTN_BAD_VALUE, "cross_entropy: logits have %lld classes, expected at "
                          "most %d", (long long)K, INT32_MAX);

@@ -1,5 +1,7 @@
 #include "binding.h"
 
+#include <string.h>
+
 PyObject *report(attn_status status)
 {
     switch (status) {
@@ -195,12 +197,17 @@ int take_ints(arguments *a, const char *name, int64_t *out, int most)
 
 void take_exact_ints(arguments *a, const char *name, int64_t *out, int wanted)
 {
-    int got = take_ints(a, name, out, ATTN_MAX_DIMS > wanted ? ATTN_MAX_DIMS : wanted);
-    if (!a->failed && got != wanted) {
+    int64_t values[ATTN_MAX_DIMS];
+    int got = take_ints(a, name, values, ATTN_MAX_DIMS);
+    if (a->failed)
+        return;
+    if (got != wanted) {
         PyErr_Format(PyExc_ValueError, "%s: %s has %d entries, expected %d", a->function, name, got,
                      wanted);
         a->failed = true;
+        return;
     }
+    memcpy(out, values, (size_t)wanted * sizeof *out);
 }
 
 attn_tensor **take_tensors(arguments *a, const char *name, bool allow_none, int *how_many)

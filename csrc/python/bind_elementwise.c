@@ -87,7 +87,7 @@ static PyObject *py_reduce(PyObject *module, PyObject *const *args, Py_ssize_t c
     }
     attn_tensor *y = NULL;
     attn_status status;
-    WORK(status = attn_reduce(&y, x, (attn_reduction)kind, axes, keepdim, (int)correction));
+    WORK(status = attn_reduce(&y, x, (attn_reduction)kind, axes, keepdim, correction));
     return give(status, y);
 }
 

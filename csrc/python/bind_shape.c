@@ -83,6 +83,8 @@ static PyObject *py_slice(PyObject *module, PyObject *const *args, Py_ssize_t co
                                     (long long)start[i], (long long)step[i]));
         if (size[i] == 0)
             start[i] = 0;
+        if (size[i] <= 1)
+            step[i] = 1; /* never taken, and it may be huge */
     }
     attn_tensor *y = NULL;
     attn_status status;
@@ -116,10 +118,10 @@ static PyObject *py_concatenate(PyObject *module, PyObject *const *args, Py_ssiz
     ARGUMENTS("cat");
     int how_many;
     attn_tensor **x = take_tensors(&a, "tensors", false, &how_many);
+    for (int i = 0; i < how_many; i++)
+        attn_tensor_retain(x[i]); /* the list may change: in another thread, or in dim's __index__ */
     int64_t axis = take_int(&a, "dim");
     PyObject *result = NULL;
-    for (int i = 0; i < how_many; i++)
-        attn_tensor_retain(x[i]); /* another thread may change the list while the GIL is released */
     if (!take_end(&a))
         goto done;
     if (how_many > 0) {

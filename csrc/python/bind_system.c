@@ -37,7 +37,7 @@ static PyObject *py_set_num_threads(PyObject *module, PyObject *const *args, Py_
     int64_t number = take_int(&a, "num_threads");
     if (!take_end(&a))
         return NULL;
-    attn_status status = attn_set_num_threads((int)attn_max(-1, attn_min(number, 1 << 20)));
+    attn_status status = attn_set_num_threads(number);
     if (status != ATTN_OK)
         return report(status);
     Py_RETURN_NONE;
@@ -181,8 +181,9 @@ static PyObject *py_set_peers(PyObject *module, PyObject *const *args, Py_ssize_
     }
     if (ranks < 1 || ranks > most || images < 0 || images > far || first < 0 || first > far)
         return report(attn_fail(ATTN_BAD_VALUE, "set_peers: ranks, images and first are %lld, "
-                                "%lld and %lld, expected at least 1, 0 and 0", (long long)ranks,
-                                (long long)images, (long long)first));
+                                "%lld and %lld, expected 1 to %lld, 0 to %lld and 0 to %lld",
+                                (long long)ranks, (long long)images, (long long)first,
+                                (long long)most, (long long)far, (long long)far));
     const attn_peers *before = attn_get_peers();
     PyObject *old = before ? before->context : NULL;
     attn_peers peers = {call_gather, gather, ranks, images, first};

@@ -35,6 +35,11 @@ static int execute(PyObject *module)
         PyErr_SetString(PyExc_ImportError, "attnnet does not run in sub-interpreters");
         return -1;
     }
+    if (attn_tensor_type) { /* one type of tensors, which all of C knows */
+        PyErr_SetString(PyExc_ImportError, "attnnet._core is loaded already, and cannot be loaded "
+                        "a second time into one process");
+        return -1;
+    }
     import_array1(-1);
     attn_status status = attn_isa_select(getenv("ATTNNET_ISA"));
     if (status == ATTN_OK)

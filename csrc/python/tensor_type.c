@@ -190,9 +190,10 @@ static PyObject *get_grad(TensorObject *self, void *closure)
 {
     (void)closure;
     attn_variable *variable = self->tensor->variable;
-    if (!variable || !variable->grad)
+    attn_tensor *grad = variable ? attn_variable_grad(variable) : NULL;
+    if (!grad)
         Py_RETURN_NONE;
-    return tensor_wrap(attn_tensor_retain(variable->grad));
+    return tensor_wrap(grad);
 }
 
 static int set_grad(TensorObject *self, PyObject *value, void *closure)
@@ -229,8 +230,7 @@ static int set_grad(TensorObject *self, PyObject *value, void *closure)
             return -1;
         }
     }
-    attn_tensor_release(variable->grad);
-    variable->grad = twin;
+    attn_variable_set_grad(variable, twin);
     return 0;
 }
 

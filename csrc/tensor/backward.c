@@ -9,6 +9,25 @@
 
 void attn_node_free_saved(attn_node *node); /* tape.c */
 
+static _Thread_local char me; /* its address is the thread's name */
+
+static bool is_mine(const attn_variable *variable)
+{
+    return atomic_load_explicit(&variable->thread, memory_order_relaxed) == &me;
+}
+
+/* A growing list of pointers with room for one more; NULL: there is no memory. */
+static void *with_room(void *items, int64_t count, int64_t *capacity)
+{
+    if (count < *capacity)
+        return items;
+    int64_t more = *capacity ? 2 * *capacity : 64;
+    void *grown = attn_object_grow(items, (size_t)more * sizeof(void *));
+    if (grown)
+        *capacity = more;
+    return grown;
+}
+
 /* A heap of nodes still to be visited, the youngest on top. */
 typedef struct {
     attn_node **items;
@@ -17,14 +36,10 @@ typedef struct {
 
 static attn_status heap_push(node_heap *heap, attn_node *node)
 {
-    if (heap->count == heap->capacity) {
-        int64_t capacity = heap->capacity ? 2 * heap->capacity : 64;
-        attn_node **items = attn_object_grow(heap->items, (size_t)capacity * sizeof *items);
-        if (!items)
-            return ATTN_NO_MEMORY;
-        heap->items = items;
-        heap->capacity = capacity;
-    }
+    attn_node **items = with_room(heap->items, heap->count, &heap->capacity);
+    if (!items)
+        return ATTN_NO_MEMORY;
+    heap->items = items;
     int64_t i = heap->count++;
     while (i > 0 && heap->items[(i - 1) / 2]->sequence < node->sequence) {
         heap->items[i] = heap->items[(i - 1) / 2];
@@ -63,7 +78,7 @@ static bool owned_alone(const attn_tensor *x)
 attn_tensor *attn_node_gathered(const attn_node *node, int input, attn_layout layout)
 {
     const attn_variable *variable = node->inputs[input];
-    attn_tensor *gathered = variable ? variable->pending : NULL;
+    attn_tensor *gathered = variable && is_mine(variable) ? variable->pending : NULL;
     return gathered && gathered->layout == layout && owned_alone(gathered) ? gathered : NULL;
 }
 
@@ -90,17 +105,18 @@ static attn_status accumulate(attn_tensor **target, attn_tensor *gradient)
 
 static attn_status run_hooks(attn_variable *variable, attn_tensor **gradient)
 {
-    for (attn_hook *hook = variable->hooks; hook;) {
+    uint64_t id = 0;
+    attn_hook *hook;
+    while ((hook = attn_variable_hook_after(variable, id))) { /* it may remove itself, or others */
         attn_tensor *replacement = NULL;
-        uint64_t id = hook->id;
-        ATTN_TRY(hook->call(hook->context, *gradient, &replacement));
+        id = hook->id;
+        attn_status status = hook->call(hook->context, *gradient, &replacement);
+        attn_hook_release(hook);
+        ATTN_TRY(status);
         if (replacement) {
             attn_tensor_release(*gradient);
             *gradient = replacement;
         }
-        /* It may have removed itself or others; their numbers only grow along the list. */
-        for (hook = variable->hooks; hook && hook->id <= id;)
-            hook = hook->next;
     }
     return ATTN_OK;
 }
@@ -111,9 +127,12 @@ static attn_status finish_variable(attn_variable *variable, attn_tensor **gradie
     ATTN_TRY(run_hooks(variable, gradient));
     if (variable->node && !variable->retains_grad)
         return ATTN_OK;
-    if (!variable->grad && !owned_alone(*gradient)) /* two leaves must not share one gradient */
-        return attn_tensor_copy(&variable->grad, *gradient);
-    return accumulate(&variable->grad, *gradient);
+    attn_tensor *grad = attn_variable_take_grad(variable);
+    attn_status status = !grad && !owned_alone(*gradient) /* two leaves must not share one gradient */
+                             ? attn_tensor_copy(&grad, *gradient)
+                             : accumulate(&grad, *gradient);
+    attn_variable_set_grad(variable, grad);
+    return status;
 }
 
 static attn_status check_saved(const attn_node *node)
@@ -131,23 +150,6 @@ static attn_status check_saved(const attn_node *node)
     return ATTN_OK;
 }
 
-/* Hands the gradient of one input on: into the variable, whose node joins the heap. A leaf gathers
- * in `pending` as well, so that its hooks see the whole of it at the end. */
-static attn_status hand_on(node_heap *heap, attn_variable *variable, attn_tensor *gradient)
-{
-    bool first = !variable->pending;
-    ATTN_TRY(accumulate(&variable->pending, gradient));
-    if (!first || !variable->node)
-        return ATTN_OK;
-    /* A node with several outputs is queued once. */
-    for (int i = 0; i < variable->node->output_count; i++) {
-        attn_variable *sibling = variable->node->outputs[i];
-        if (sibling && sibling != variable && sibling->pending)
-            return ATTN_OK;
-    }
-    return heap_push(heap, variable->node);
-}
-
 /* The leaves met during the walk, finished when no more gradient can come. */
 typedef struct {
     attn_variable **items;
@@ -156,16 +158,69 @@ typedef struct {
 
 static attn_status leaf_push(leaf_list *leaves, attn_variable *leaf)
 {
-    if (leaves->count == leaves->capacity) {
-        int64_t capacity = leaves->capacity ? 2 * leaves->capacity : 64;
-        attn_variable **items = attn_object_grow(leaves->items, (size_t)capacity * sizeof *items);
-        if (!items)
-            return ATTN_NO_MEMORY;
-        leaves->items = items;
-        leaves->capacity = capacity;
-    }
+    attn_variable **items = with_room(leaves->items, leaves->count, &leaves->capacity);
+    if (!items)
+        return ATTN_NO_MEMORY;
+    leaves->items = items;
     leaves->items[leaves->count++] = attn_variable_retain(leaf);
     return ATTN_OK;
+}
+
+typedef struct {
+    node_heap heap;
+    leaf_list leaves;
+} walk;
+
+/* Walks of several threads may meet at a tensor, a parameter of a network that both use. The first
+ * gathers there until it has handed on what it gathered; the others fail. A walk that a hook has
+ * begun adds to what the one around it gathers. */
+static attn_status claim(attn_variable *variable, const walk *w)
+{
+    char text[160];
+    const void *thread = NULL;
+    if (atomic_compare_exchange_strong(&variable->thread, &thread, &me))
+        variable->walk = w;
+    else if (thread != &me)
+        return attn_fail(ATTN_BAD_STATE,
+                         "backward: another thread is computing a gradient of the same tensor, of "
+                         "shape %s; let one end first, or give each thread a copy of the network",
+                         attn_shape_text(text, variable->ndim, variable->shape));
+    return ATTN_OK;
+}
+
+static bool holds(const walk *w, const attn_variable *variable)
+{
+    return variable && is_mine(variable) && variable->walk == w;
+}
+
+/* Lets others gather there again; what was gathered and not handed on is dropped. */
+static void leave(attn_variable *variable, const walk *w)
+{
+    if (holds(w, variable)) {
+        attn_tensor_release(variable->pending);
+        variable->pending = NULL;
+        atomic_store(&variable->thread, NULL);
+    }
+}
+
+/* Hands the gradient of one input on: into the variable, whose node joins the heap. A leaf gathers
+ * in `pending` as well, so that its hooks see the whole of it at the end. */
+static attn_status hand_on(walk *w, attn_variable *variable, attn_tensor *gradient)
+{
+    ATTN_TRY(claim(variable, w));
+    bool first = !variable->pending;
+    ATTN_TRY(accumulate(&variable->pending, gradient));
+    if (!first)
+        return ATTN_OK;
+    if (!variable->node)
+        return leaf_push(&w->leaves, variable);
+    /* A node with several outputs is queued once. */
+    for (int i = 0; i < variable->node->output_count; i++) {
+        attn_variable *sibling = variable->node->outputs[i];
+        if (sibling && sibling != variable && is_mine(sibling) && sibling->pending)
+            return ATTN_OK;
+    }
+    return heap_push(&w->heap, variable->node);
 }
 
 static attn_status differentiate(attn_node *node, attn_tensor *const *dy, attn_tensor **dx)
@@ -182,15 +237,7 @@ static attn_status differentiate(attn_node *node, attn_tensor *const *dy, attn_t
     return status;
 }
 
-static void forget(attn_variable *variable)
-{
-    if (variable) {
-        attn_tensor_release(variable->pending);
-        variable->pending = NULL;
-    }
-}
-
-static attn_status visit(node_heap *heap, leaf_list *leaves, attn_node *node, bool retain_graph)
+static attn_status visit(walk *w, attn_node *node, bool retain_graph)
 {
     enum { FEW = 64 };
     attn_tensor *dy_few[FEW] = {0}, *dx_few[FEW] = {0};
@@ -207,7 +254,7 @@ static attn_status visit(node_heap *heap, leaf_list *leaves, attn_node *node, bo
     }
     for (int i = 0; i < outputs; i++) {
         attn_variable *variable = node->outputs[i];
-        if (variable && variable->pending) {
+        if (holds(w, variable)) {
             dy[i] = variable->pending;
             variable->pending = NULL;
             ATTN_GOTO(finish_variable(variable, &dy[i]));
@@ -221,20 +268,15 @@ static attn_status visit(node_heap *heap, leaf_list *leaves, attn_node *node, bo
         attn_variable *variable = node->inputs[i];
         if (!variable || !dx[i])
             continue;
-        bool new_leaf = !variable->node && !variable->pending;
-        ATTN_GOTO(hand_on(heap, variable, dx[i]));
+        ATTN_GOTO(hand_on(w, variable, dx[i]));
         attn_tensor_release(dx[i]); /* the variable owns it alone: the next one adds in place */
         dx[i] = NULL;
-        if (new_leaf)
-            ATTN_GOTO(leaf_push(leaves, variable));
     }
 done:
-    if (status != ATTN_OK) { /* this node has left the heap, and its inputs may not be in it yet */
-        for (int i = 0; i < outputs; i++)
-            forget(node->outputs[i]);
-        for (int i = 0; i < inputs; i++)
-            forget(node->inputs[i]);
-    }
+    for (int i = 0; i < outputs; i++)
+        leave(node->outputs[i], w);
+    for (int i = 0; status != ATTN_OK && i < inputs; i++)
+        leave(node->inputs[i], w); /* they may not be in the heap yet, nor among the leaves */
     for (int i = 0; dy && i < outputs; i++)
         attn_tensor_release(dy[i]);
     for (int i = 0; dx && i < inputs; i++)
@@ -247,12 +289,12 @@ done:
 }
 
 /* After a failure some variables still hold what they gathered; a later walk must not find it. */
-static void forget_pending(node_heap *heap)
+static void leave_all(walk *w)
 {
-    while (heap->count > 0) {
-        attn_node *node = heap_pop(heap);
+    while (w->heap.count > 0) {
+        attn_node *node = heap_pop(&w->heap);
         for (int i = 0; i < node->output_count; i++)
-            forget(node->outputs[i]);
+            leave(node->outputs[i], w);
     }
 }
 
@@ -284,39 +326,33 @@ attn_status attn_backward_walk(attn_tensor *y, attn_tensor *gradient, bool retai
                                          "no operation behind it");
     attn_tensor *dy = NULL;
     ATTN_TRY(first_gradient(&dy, y, gradient));
-    node_heap heap = {0};
-    leaf_list leaves = {0};
-    attn_status status = ATTN_OK;
+    walk w = {0};
     attn_variable_retain(root); /* a hook may take it from y */
-    if (!root->node) {
-        status = finish_variable(root, &dy);
-        attn_tensor_release(dy);
-        attn_variable_release(root);
-        return status;
-    }
-    status = hand_on(&heap, root, dy);
+    attn_status status = hand_on(&w, root, dy);
     attn_tensor_release(dy);
     if (status != ATTN_OK)
-        forget(root);
-    while (status == ATTN_OK && heap.count > 0) {
+        leave(root, &w);
+    while (status == ATTN_OK && w.heap.count > 0) {
         if (attn_interrupted()) {
             status = attn_fail(ATTN_INTERRUPTED, "interrupted");
             break;
         }
-        status = visit(&heap, &leaves, heap_pop(&heap), retain_graph);
+        status = visit(&w, heap_pop(&w.heap), retain_graph);
     }
-    forget_pending(&heap);
-    for (int64_t i = 0; i < leaves.count; i++) {
-        attn_variable *leaf = leaves.items[i];
-        attn_tensor *gathered = leaf->pending;
-        leaf->pending = NULL;
-        if (status == ATTN_OK)
+    leave_all(&w);
+    for (int64_t i = 0; i < w.leaves.count; i++) {
+        attn_variable *leaf = w.leaves.items[i];
+        if (status == ATTN_OK) {
+            attn_tensor *gathered = leaf->pending;
+            leaf->pending = NULL;
             status = finish_variable(leaf, &gathered);
-        attn_tensor_release(gathered);
+            attn_tensor_release(gathered);
+        }
+        leave(leaf, &w);
         attn_variable_release(leaf);
     }
-    attn_object_free(heap.items);
-    attn_object_free(leaves.items);
+    attn_object_free(w.heap.items);
+    attn_object_free(w.leaves.items);
     attn_variable_release(root);
     return status;
 }

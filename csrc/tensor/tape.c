@@ -2,8 +2,10 @@
 
 #include "../base/memory.h"
 
+#include <pthread.h>
 #include <string.h>
 
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all variables' grad and hooks */
 static _Atomic uint64_t next_sequence;
 static _Atomic uint64_t next_hook;
 static _Thread_local bool grad_disabled;
@@ -52,8 +54,45 @@ attn_variable *attn_variable_retain(attn_variable *variable)
     return variable;
 }
 
-static void hook_free(attn_hook *hook)
+/* A forked child has no thread that could give the lock back: nobody holds it across the fork. */
+static void before_fork(void) { pthread_mutex_lock(&lock); }
+static void after_fork(void) { pthread_mutex_unlock(&lock); }
+
+__attribute__((constructor)) static void mind_forks(void)
 {
+    pthread_atfork(before_fork, after_fork, after_fork);
+}
+
+attn_tensor *attn_variable_grad(const attn_variable *variable)
+{
+    pthread_mutex_lock(&lock);
+    attn_tensor *grad = attn_tensor_retain(variable->grad);
+    pthread_mutex_unlock(&lock);
+    return grad;
+}
+
+attn_tensor *attn_variable_take_grad(attn_variable *variable)
+{
+    pthread_mutex_lock(&lock);
+    attn_tensor *grad = variable->grad;
+    variable->grad = NULL;
+    pthread_mutex_unlock(&lock);
+    return grad;
+}
+
+void attn_variable_set_grad(attn_variable *variable, attn_tensor *grad)
+{
+    pthread_mutex_lock(&lock);
+    attn_tensor *before = variable->grad;
+    variable->grad = grad;
+    pthread_mutex_unlock(&lock);
+    attn_tensor_release(before);
+}
+
+void attn_hook_release(attn_hook *hook)
+{
+    if (atomic_fetch_sub(&hook->references, 1) != 1)
+        return;
     if (hook->destroy)
         hook->destroy(hook->context);
     attn_object_free(hook);
@@ -107,7 +146,7 @@ void attn_variable_release(attn_variable *variable)
     attn_tensor_release(variable->pending);
     for (attn_hook *hook = variable->hooks; hook;) {
         attn_hook *next = hook->next;
-        hook_free(hook);
+        attn_hook_release(hook);
         hook = next;
     }
     attn_object_free(variable);
@@ -118,26 +157,46 @@ attn_status attn_variable_add_hook(attn_variable *variable, attn_hook *hook, uin
     attn_hook *copy = attn_object(1, sizeof *copy);
     if (!copy)
         return ATTN_NO_MEMORY;
-    *copy = *hook;
+    copy->call = hook->call;
+    copy->destroy = hook->destroy;
+    copy->context = hook->context;
+    copy->references = 1;
+    pthread_mutex_lock(&lock);
     copy->id = *id = atomic_fetch_add(&next_hook, 1) + 1;
-    copy->next = NULL;
     attn_hook **end = &variable->hooks;
     while (*end)
         end = &(*end)->next;
     *end = copy;
+    pthread_mutex_unlock(&lock);
     return ATTN_OK;
 }
 
 void attn_variable_remove_hook(attn_variable *variable, uint64_t id)
 {
+    attn_hook *gone = NULL;
+    pthread_mutex_lock(&lock);
     for (attn_hook **at = &variable->hooks; *at; at = &(*at)->next) {
         if ((*at)->id == id) {
-            attn_hook *gone = *at;
+            gone = *at;
             *at = gone->next;
-            hook_free(gone);
-            return;
+            break;
         }
     }
+    pthread_mutex_unlock(&lock);
+    if (gone) /* which may run Python */
+        attn_hook_release(gone);
+}
+
+attn_hook *attn_variable_hook_after(const attn_variable *variable, uint64_t id)
+{
+    pthread_mutex_lock(&lock);
+    attn_hook *hook = variable->hooks; /* whose numbers grow along the list */
+    while (hook && hook->id <= id)
+        hook = hook->next;
+    if (hook)
+        atomic_fetch_add(&hook->references, 1);
+    pthread_mutex_unlock(&lock);
+    return hook;
 }
 
 static attn_node *node_new(const attn_operation *operation, int input_count, int output_count,

@@ -57,6 +57,7 @@ typedef struct attn_hook {
     void (*destroy)(void *context);
     void *context;
     uint64_t id;
+    _Atomic int64_t references; /* its variable's, and of walks that are calling it */
     struct attn_hook *next;
 } attn_hook;
 
@@ -67,9 +68,13 @@ struct attn_variable {
     bool retains_grad;
     int ndim;
     int64_t shape[ATTN_MAX_DIMS];
-    attn_tensor *grad;    /* of a leaf, or retained; owned */
-    attn_tensor *pending; /* gathered during a walk; owned */
+    /* Guarded by a lock of all variables, for a walk runs without Python's. */
+    attn_tensor *grad; /* of a leaf, or retained; owned */
     attn_hook *hooks;
+    /* The thread whose walk gathers here, which alone touches the two below; NULL: none does. */
+    _Atomic(const void *) thread;
+    const void *walk;     /* its walk that began with that */
+    attn_tensor *pending; /* owned */
 };
 
 /* Per thread: whether operations leave nodes. */
@@ -107,8 +112,19 @@ attn_status attn_detach(attn_tensor **y, const attn_tensor *x);
 
 attn_variable *attn_variable_retain(attn_variable *variable);
 void attn_variable_release(attn_variable *variable);
+
+/* What the variable keeps as its gradient, retained; NULL: nothing. */
+attn_tensor *attn_variable_grad(const attn_variable *variable);
+/* The same, and the variable keeps nothing any more. */
+attn_tensor *attn_variable_take_grad(attn_variable *variable);
+/* Takes grad over, in place of what was there. */
+void attn_variable_set_grad(attn_variable *variable, attn_tensor *grad);
+
 attn_status attn_variable_add_hook(attn_variable *variable, attn_hook *hook, uint64_t *id);
 void attn_variable_remove_hook(attn_variable *variable, uint64_t id);
+/* The first hook that was added after the one of this number, retained; NULL: there is none. */
+attn_hook *attn_variable_hook_after(const attn_variable *variable, uint64_t id);
+void attn_hook_release(attn_hook *hook);
 
 /* Adds the gradient of y (gradient: NULL for 1, allowed where y has one element) to the `grad` of
  * every leaf below. Frees what was saved unless retain_graph. */

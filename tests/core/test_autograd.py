@@ -84,6 +84,25 @@ def test_in_place_write_before_backward_is_an_error():
         y.sum().backward()
 
 
+def test_a_product_keeps_only_what_its_gradient_needs():
+    x, constant = leaf(1.0, 2.0), attnnet.Tensor([3.0, 5.0])
+    y = x * constant
+    x.copy_([7.0, 7.0])
+    y.sum().backward()
+    assert x.grad.tolist() == [3.0, 5.0]
+    y = constant / x
+    before = in_use()
+    z = attnnet.Tensor(np.ones(1 << 16), requires_grad=True) * 2.0
+    twice = z * 2.0
+    with_both = in_use()
+    del z
+    assert in_use() < with_both and twice.shape == (1 << 16,)
+    del twice
+    assert in_use() == before
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad.tolist(), [3 - 3 / 49, 5 - 5 / 49], rtol=1e-6)
+
+
 def test_backward_arguments():
     x = leaf(1.0, 2.0)
     with pytest.raises(ValueError, match=r"shape \(2,\) needs a gradient"):
@@ -199,6 +218,54 @@ def test_threads_differentiate_side_by_side():
     for w in workers:
         w.join()
     assert all(np.array_equal(e, g) for e, g in zip(expected, got, strict=True))
+
+
+def test_threads_that_meet_at_a_leaf_never_lose_a_gradient():
+    w = attnnet.Tensor(np.ones(1 << 17), requires_grad=True)
+    whole, refused = [], []
+
+    def work():
+        for _ in range(60):
+            y = w * 1.0
+            for _ in range(9):
+                y = y + w * 1.0
+            try:
+                y.sum().backward()
+                whole.append(1)
+            except RuntimeError as error:
+                refused.append(str(error))
+
+    def look():
+        while any(worker.is_alive() for worker in workers):
+            assert w.grad is None or w.grad.shape == w.shape
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    look()
+    for worker in workers:
+        worker.join()
+    assert whole and len(whole) + len(refused) == 180
+    assert all("another thread is computing a gradient" in words for words in refused)
+    assert (w.grad.numpy() == 10 * len(whole)).all()
+
+
+def test_a_hook_may_walk_back_itself():
+    x = leaf(1.0, 2.0)
+    y = x * 3.0
+
+    def inner(grad):
+        (x * 10.0).sum().backward()
+        with pytest.raises(RuntimeError, match="changed in place"):
+            stale.backward()
+
+    z = attnnet.Tensor([1.0, 1.0], requires_grad=True)
+    product = x * z
+    stale = (product * product).sum()
+    product.copy_([0.0, 0.0])
+    y.register_hook(inner)
+    (x * 100.0 + y).sum().backward()
+    assert x.grad.tolist() == [113.0, 113.0]
 
 
 def test_interrupt_ends_a_backward_walk():

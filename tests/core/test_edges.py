@@ -8,8 +8,8 @@ import pytest
 from reference.memory import held
 
 import attnnet
+from attnnet import _core, nn
 from attnnet import functional as F
-from attnnet import nn
 from attnnet.data import Dataset, Loader, from_arrays
 
 
@@ -198,6 +198,64 @@ def test_every_form_of_array_gives_the_same(entrance, form):
     kept = given.tobytes()
     assert use(given) == use(plain.copy())
     assert given.tobytes() == kept, "the caller's array was changed"
+
+
+def pairs():
+    x, weight = attnnet.Tensor(np.ones((1, 16, 8, 8))), attnnet.Tensor(np.ones((16, 16, 3, 3)))
+    yield lambda pair: _core.conv2d(x, weight, None, (1, 1), pair, 1)
+    yield lambda pair: _core.conv2d_fused(x, weight, None, None, False, pair, (1, 1), 1)
+    yield lambda pair: _core.max_pool2d(x, pair, (1, 1), (0, 0))
+    yield lambda pair: _core.avg_pool2d(x, (2, 2), (1, 1), pair, True)
+
+
+@pytest.mark.parametrize("call", list(pairs()))
+@pytest.mark.parametrize("count", [0, 1, 3, 8, 9])
+def test_a_pair_has_two_entries(call, count):
+    with pytest.raises(ValueError, match=f"has {count} entries, "):
+        call((1,) * count)
+
+
+def test_a_list_that_empties_itself():
+    class Dim:
+        def __index__(self):
+            tensors.clear()
+            return 0
+
+    tensors = [attnnet.Tensor(np.ones((2, 3))) for _ in range(3)]
+    assert _core.concatenate(tensors, Dim()).shape == (6, 3)
+
+
+def test_more_scratch_than_can_be_counted():
+    before = attnnet.get_num_threads()
+    x, kernel = attnnet.Tensor(np.ones((1, 1, 1, 1))), attnnet.Tensor(np.ones((1, 1, 8192, 8192)))
+    try:
+        attnnet.set_num_threads(256)
+        with pytest.raises(MemoryError):
+            F.conv2d(x, kernel, padding=12287)
+    finally:
+        attnnet.set_num_threads(before)
+
+
+@pytest.mark.parametrize("options", [{"eps": -1.0}, {"momentum": float("nan")}])
+def test_a_gate_checks_its_batch_norm(options):
+    weights = [attnnet.Tensor(np.ones(s)) for s in ((1, 2, 7, 7), (1,), (1,), (1,), (1,), (1,))]
+    with pytest.raises(ValueError, match="eps >= 0 and a finite momentum"):
+        F.sa(attnnet.Tensor(np.ones((2, 16, 4, 4))), *weights, True, **options)
+
+
+@pytest.mark.parametrize("call", [
+    (lambda x: x.var(correction=2**32), "correction=4294967296 leave nothing to divide by"),
+    (lambda x: F.cross_entropy(x[:, :0], np.zeros(2, np.int64)), "at least one class"),
+    (lambda x: _core.set_peers(print, 1, 2**40, 0), f"0 to {2**31}"),
+])  # fmt: skip
+def test_messages_say_what_came(call):
+    work, words = call
+    with pytest.raises(ValueError, match=words):
+        work(attnnet.Tensor(np.ones((2, 3))))
+
+
+def test_a_huge_step_takes_one():
+    assert attnnet.Tensor(np.arange(6.0).reshape(2, 3))[:: 2**62].tolist() == [[0.0, 1.0, 2.0]]
 
 
 def test_nothing_in_nothing_out():

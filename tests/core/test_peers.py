@@ -216,6 +216,34 @@ def test_an_error_of_the_gather_ends_the_operation():
     F.batch_norm(x, None, None, training=True)
 
 
+def test_a_gather_may_set_other_peers():
+    x = attnnet.Tensor(np.ones((2, 16, 4, 4), np.float32), requires_grad=True)
+
+    def more(own):
+        _core.set_peers(more, 1 << 16, 2, 0)
+        return own
+
+    try:
+        _core.set_peers(more, 1, 2, 0)
+        y = F.batch_norm(x, None, None, training=True)
+        _core.set_peers(more, 1, 2, 0)
+        y.sum().backward()
+    finally:
+        _core.set_peers(None, 1, 0, 0)
+    assert x.grad is not None
+
+
+def test_a_gate_needs_more_than_one_value_of_the_whole_batch():
+    sa = nn.SA()
+    _core.set_peers(lambda own: own, 1, 1, 0)
+    try:
+        with pytest.raises(ValueError, match="more than one value in training, got 1 in the whole"):
+            sa(attnnet.Tensor(np.ones((1, 16, 1, 1), np.float32)))
+    finally:
+        _core.set_peers(None, 1, 0, 0)
+    assert all(np.isfinite(values).all() for values in sa.state_dict().values())
+
+
 def test_peers_are_those_of_a_thread():
     x = attnnet.Tensor(np.ones((2, 16, 4, 4), np.float32))
     _core.set_peers(lambda own: 1 / 0, 2, 2, 0)

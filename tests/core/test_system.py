@@ -93,7 +93,7 @@ def test_show_config_names_what_is_in_use(capsys):
 
 @pytest.mark.parametrize("number", [0, -1, 257, 10**12])
 def test_thread_numbers_out_of_range(number):
-    with pytest.raises(ValueError, match="expected 1 to 256"):
+    with pytest.raises(ValueError, match=f"num_threads is {number}, expected 1 to 256"):
         attnnet.set_num_threads(number)
 
 
@@ -123,11 +123,14 @@ def test_forked_child_computes():
     assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_child_forked_while_another_thread_allocates():
-    """The allocator's lock is not left behind, locked by a thread that the child does not have."""
+@pytest.mark.parametrize("profiled", [False, True])
+def test_child_forked_while_another_thread_allocates(profiled):
+    """No lock is left behind, locked by a thread that the child does not have."""
     code = """
         import os, signal, sys, threading
         import attnnet
+        from attnnet import _core
+        profiled = PROFILED
         x = attnnet.Tensor([1.0, 2.0], requires_grad=True)
         def work():
             y = x
@@ -137,6 +140,8 @@ def test_child_forked_while_another_thread_allocates():
                 y.backward(x, retain_graph=True)
         threading.Thread(target=work, daemon=True).start()
         for i in range(300):
+            if profiled:
+                _core.profile_start()
             pid = os.fork()
             if pid == 0:
                 signal.alarm(20)  # a locked lock: killed
@@ -145,10 +150,17 @@ def test_child_forked_while_another_thread_allocates():
             status = os.waitpid(pid, 0)[1]
             if status:
                 sys.exit(f"child {i} ended with {status}")
+            if profiled:
+                _core.profile_stop()
         os._exit(0)
     """
-    done = run(code)
+    done = run(code.replace("PROFILED", str(profiled)))
     assert done.returncode == 0, done.stderr
+
+
+def test_a_second_core_in_one_process_is_refused():
+    done = run("import sys, attnnet; del sys.modules['attnnet._core']; import attnnet._core")
+    assert "ImportError: attnnet._core is loaded already" in done.stderr
 
 
 def test_subinterpreters_are_refused():

@@ -34,6 +34,7 @@ TESTS = ["tests/core/test_tensor.py", "tests/core/test_autograd.py", "tests/core
 BESIDE = {"pyproject.toml", "README.md", "CHANGELOG.md", "CITATION.cff", "dev.py", "mkdocs.yml",
           "docs", "notebooks", "tests"}
 NO_COMPILER = {"CC": "false", "CXX": "false", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+FIRST_NUMPY = {"3.13": "2.1", "3.14": "2.3"}  # where that is later than what the metadata allow
 failures: list[str] = []
 
 
@@ -110,7 +111,12 @@ def look_into(wheel: Path, tools: Path) -> None:
     check(bool(tag) and tag[1].startswith("manylinux"), f"auditwheel: {tag and tag[1]}")
 
 
-def oldest_numpy() -> str:
+def oldest_numpy(python: str) -> str:
+    """The oldest that the metadata allow and that there is a wheel of for this Python."""
+    version = subprocess.run([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+                             capture_output=True, text=True, check=True).stdout.strip()
+    if version in FIRST_NUMPY:
+        return f"=={FIRST_NUMPY[version]}.*"
     found = re.search(r'"numpy>=([\d.]+)"', (ROOT / "pyproject.toml").read_text().split(
         "dependencies")[1])
     assert found
@@ -119,7 +125,7 @@ def oldest_numpy() -> str:
 
 def test_wheel(wheel: Path, python: str, numpy: str, folder: Path, arguments: list[str]) -> None:
     """Installs the wheel without a compiler and runs tests against it, from another folder."""
-    wanted = oldest_numpy() if numpy == "oldest" else f"=={numpy}" if numpy != "newest" else ""
+    wanted = oldest_numpy(python) if numpy == "oldest" else f"=={numpy}" if numpy != "newest" else ""
     inside = environment(folder / "venv", python, "--only-binary", ":all:", str(wheel),
                          f"numpy{wanted}", "pillow", "matplotlib", "pytest", "hypothesis",
                          **NO_COMPILER)

@@ -276,7 +276,8 @@ def _others(argument: Any, tame: bool) -> Iterator[Any]:
         yield from (np.zeros((2, 2)), np.array([-1, 2**40, 2]), np.array(["a", "b"]))
     elif isinstance(argument, (tuple, list)):
         yield type(argument)()
-        yield type(argument)([*argument] * 5)
+        for times in (2, 4, 5):  # within and beyond what a tensor may have dimensions
+            yield type(argument)([*argument] * times)
         if argument and isinstance(argument[0], int):
             for hostile in HOSTILE:
                 yield (hostile,) * len(argument)
