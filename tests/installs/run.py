@@ -125,7 +125,8 @@ def oldest_numpy(python: str) -> str:
 
 def test_wheel(wheel: Path, python: str, numpy: str, folder: Path, arguments: list[str]) -> None:
     """Installs the wheel without a compiler and runs tests against it, from another folder."""
-    wanted = oldest_numpy(python) if numpy == "oldest" else f"=={numpy}" if numpy != "newest" else ""
+    named = {"oldest": oldest_numpy(python), "newest": ""}
+    wanted = named.get(numpy, f"=={numpy}")
     inside = environment(folder / "venv", python, "--only-binary", ":all:", str(wheel),
                          f"numpy{wanted}", "pillow", "matplotlib", "pytest", "hypothesis",
                          **NO_COMPILER)
