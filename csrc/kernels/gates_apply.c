@@ -10,17 +10,6 @@ INLINE void put(float *y, vf value, const bool stream)
         vstore(y, value);
 }
 
-/* Streamed stores are not ordered with others: wait for them before another thread may look. */
-INLINE void streams_done(const bool stream)
-{
-#if defined(__SSE2__)
-    if (stream)
-        _mm_sfence();
-#else
-    (void)stream;
-#endif
-}
-
 INLINE void load_block(vf to[VECTORS_IN_BLOCK], const float *from)
 {
     for (int v = 0; v < VECTORS_IN_BLOCK; v++)
@@ -51,7 +40,8 @@ INLINE void apply_blocked(float *y, const float *x, const attn_gates *gates, con
             }
         }
     }
-    streams_done(stream);
+    if (stream)
+        vstream_end();
 }
 
 static void apply_plain(float *y, const float *x, const attn_gates *gates)
@@ -156,7 +146,8 @@ INLINE void backward_blocked(float *dx, const float *dy, const float *x, const a
             }
         }
     }
-    streams_done(stream);
+    if (stream)
+        vstream_end();
 }
 
 static void backward_plain(float *dx, const float *dy, const float *x, const attn_gates *gates,

@@ -225,9 +225,9 @@ attn_status attn_convolution_norm_run(attn_tensor **y, attn_tensor **y_constants
     else
         ATTN_GOTO(normalise(&out, &mask, &norm_plan, z, constants, o,
                             attn_needs_grad(INPUTS, inputs)));
-    bool wants_x = o->weight->variable, wants_weight = o->x->variable;
-    attn_tensor *saved[SAVED] = {wants_x ? in : NULL, wants_x ? in_constants : NULL,
-                                 wants_weight ? weight : NULL, z, constants, mask};
+    bool saves_x = o->weight->variable, saves_weight = o->x->variable;
+    attn_tensor *saved[SAVED] = {saves_x ? in : NULL, saves_x ? in_constants : NULL,
+                                 saves_weight ? weight : NULL, z, constants, mask};
     ATTN_GOTO(attn_record(&convolution_norm_op, INPUTS, inputs, 1, &out, &parameters, saved,
                           SAVED));
     *y = attn_tensor_retain(out);

@@ -32,7 +32,7 @@ static PyObject *py_relative_attention(PyObject *module, PyObject *const *args, 
     attn_tensor *y = NULL;
     attn_status status;
     WORK(status = attn_relative_attention(&y, x.kqv, x.rel_h, x.rel_w, x.heads, x.dk, x.dv,
-                                                 x.original_form));
+                                          x.original_form));
     return give(status, y);
 }
 
@@ -47,7 +47,7 @@ static PyObject *py_relative_attention_rows(PyObject *module, PyObject *const *a
     attn_tensor *rows = NULL;
     attn_status status;
     WORK(status = attn_relative_attention_rows(&rows, x.kqv, x.rel_h, x.rel_w, x.heads, x.dk,
-                                                      x.dv, x.original_form, image, query));
+                                               x.dv, x.original_form, image, query));
     return give(status, rows);
 }
 

@@ -22,7 +22,7 @@ static PyObject *py_batch_norm(PyObject *module, PyObject *const *args, Py_ssize
     attn_tensor *y = NULL;
     attn_status status;
     WORK(status = attn_batch_norm(&y, x, weight, bias, running_mean, running_var, residual,
-                                         &options));
+                                  &options));
     return give(status, y);
 }
 
@@ -115,7 +115,7 @@ static PyObject *py_cross_entropy(PyObject *module, PyObject *const *args, Py_ss
                            attn_shape_text(got, logits->ndim, logits->shape));
     else
         WORK(status = attn_cross_entropy(&loss, logits, PyArray_DATA(target),
-                                                (float)smoothing));
+                                         (float)smoothing));
     Py_DECREF(target);
     return give(status, loss);
 }

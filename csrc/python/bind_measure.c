@@ -17,19 +17,6 @@ static PyObject *py_profile_start(PyObject *module, PyObject *const *args, Py_ss
     Py_RETURN_NONE;
 }
 
-static PyObject *shape_tuple(int ndim, const int64_t *shape)
-{
-    PyObject *tuple = PyTuple_New(ndim);
-    for (int i = 0; tuple && i < ndim; i++) {
-        PyObject *size = PyLong_FromLongLong(shape[i]);
-        if (!size)
-            Py_CLEAR(tuple);
-        else
-            PyTuple_SET_ITEM(tuple, i, size);
-    }
-    return tuple;
-}
-
 /* (name, backward, thread, begin, duration, shapes), times in nanoseconds. */
 static PyObject *event_tuple(const attn_profile_event *event)
 {

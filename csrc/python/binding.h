@@ -43,6 +43,7 @@ extern PyTypeObject *attn_tensor_type; /* _core.Tensor */
 
 /* An attnnet.Tensor that owns t (takes the reference over, also on failure). */
 PyObject *tensor_wrap(attn_tensor *t);
+PyObject *shape_tuple(int ndim, const int64_t *shape);
 /* A new tensor with a copy of anything array-like, as float32. `what` names the argument. */
 attn_tensor *tensor_from_object(PyObject *object, const char *function, const char *what);
 /* Sets the exception that belongs to a status; returns NULL. */

@@ -132,19 +132,23 @@ static void tensor_dealloc(TensorObject *self)
 
 /* Attributes */
 
+PyObject *shape_tuple(int ndim, const int64_t *shape)
+{
+    PyObject *tuple = PyTuple_New(ndim);
+    for (int i = 0; tuple && i < ndim; i++) {
+        PyObject *size = PyLong_FromLongLong(shape[i]);
+        if (!size)
+            Py_CLEAR(tuple);
+        else
+            PyTuple_SET_ITEM(tuple, i, size);
+    }
+    return tuple;
+}
+
 static PyObject *get_shape(TensorObject *self, void *closure)
 {
     (void)closure;
-    PyObject *shape = PyTuple_New(self->tensor->ndim);
-    for (int i = 0; shape && i < self->tensor->ndim; i++) {
-        PyObject *size = PyLong_FromLongLong(self->tensor->shape[i]);
-        if (!size) {
-            Py_CLEAR(shape);
-            break;
-        }
-        PyTuple_SET_ITEM(shape, i, size);
-    }
-    return shape;
+    return shape_tuple(self->tensor->ndim, self->tensor->shape);
 }
 
 static PyObject *get_ndim(TensorObject *self, void *closure)
