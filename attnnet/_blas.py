@@ -9,9 +9,19 @@ unless the user has set it, and put back as it was. A library whose products are
 from __future__ import annotations
 
 import os
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-from . import _core
+try:
+    from . import _core
+except ImportError:
+    folder = Path(__file__).parent
+    if any((folder / f"_core{suffix}").exists() for suffix in EXTENSION_SUFFIXES):
+        raise  # it is there, and says itself what is wrong
+    raise ImportError(
+        f"the core of attnnet is not compiled in {folder}: these are its sources. Install them "
+        "(pip install . in the folder above), and start Python in another folder."
+    ) from None
 
 
 def _library_path() -> str:

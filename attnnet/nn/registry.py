@@ -81,7 +81,7 @@ def _register(name: str, factory: Callable[..., Module], builtin: bool) -> None:
         keywords = frozenset(("height", "width"))
     else:
         keywords = frozenset(p.name for p in parameters) & {"height", "width"}
-    text = inspect.getdoc(getattr(factory, "func", factory)) or ""
+    text = getattr(factory, "func", factory).__doc__ or ""  # its own: no base class's
     summary = text.strip().split("\n", 1)[0]
     _entries[name] = BlockEntry(name, factory, keywords, summary, builtin)
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +57,14 @@ def test_environment_is_left_as_it_was():
     """
     done = run(code)
     assert done.returncode == 0, done.stderr
+
+
+def test_sources_without_a_core_are_explained(tmp_path):
+    shutil.copytree(Path(attnnet.__file__).parent, tmp_path / "attnnet",
+                    ignore=shutil.ignore_patterns("*.so", "*.pyd"))
+    done = subprocess.run([sys.executable, "-c", "import attnnet"], cwd=tmp_path, text=True,
+                          capture_output=True, env=processes.environment(PYTHONPATH=str(tmp_path)))
+    assert "core of attnnet is not compiled in" in done.stderr.splitlines()[-1]
 
 
 def test_missing_openblas_is_explained():

@@ -44,6 +44,8 @@ def test_own_blocks(clean):
 
     assert nn.make_block("mine", 16, 3, 5).size == (16, 5)
     assert registry.find_block("MINE").summary == "A block. More."
+    register_block("BARE", type("Bare", (nn.Module,), {}))
+    assert registry.find_block("BARE").summary == "", "not the base class's"
     register_block("MINE", lambda channels, **size: nn.Identity())  # once more: replaced
     assert isinstance(nn.make_block("MINE", 16, 3, 5), nn.Identity)
     register_block("Mine", lambda channels: nn.ReLU())  # only case tells them apart now
