@@ -82,25 +82,42 @@ attn_tensor *attn_node_gathered(const attn_node *node, int input, attn_layout la
     return gathered && gathered->layout == layout && owned_alone(gathered) ? gathered : NULL;
 }
 
+static attn_status add_into(attn_tensor *target, attn_tensor *gradient)
+{
+    attn_tensor *other;
+    ATTN_TRY(attn_tensor_as(&other, gradient, target->layout));
+    attn_add_into(target, other);
+    attn_tensor_release(other);
+    return ATTN_OK;
+}
+
+/* *sum = target + gradient, in memory of its own. */
+static attn_status added(attn_tensor **sum, const attn_tensor *target, attn_tensor *gradient)
+{
+    attn_tensor *copy;
+    ATTN_TRY(attn_tensor_copy(&copy, target));
+    attn_status status = add_into(copy, gradient);
+    if (status == ATTN_OK)
+        *sum = copy;
+    else
+        attn_tensor_release(copy);
+    return status;
+}
+
 /* target += gradient; takes gradient over as it is where target is still empty. */
 static attn_status accumulate(attn_tensor **target, attn_tensor *gradient)
 {
+    attn_tensor *sum;
     if (!*target) {
         *target = attn_tensor_retain(gradient);
         return ATTN_OK;
     }
-    attn_tensor *sum;
-    if (owned_alone(*target)) {
-        attn_tensor *other;
-        ATTN_TRY(attn_tensor_as(&other, gradient, (*target)->layout));
-        attn_add_into(*target, other);
-        attn_tensor_release(other);
-        return ATTN_OK;
-    }
-    ATTN_TRY(attn_tensor_copy(&sum, *target)); /* somebody else reads the old one */
+    if (owned_alone(*target))
+        return add_into(*target, gradient);
+    ATTN_TRY(added(&sum, *target, gradient)); /* somebody else reads the old one */
     attn_tensor_release(*target);
     *target = sum;
-    return accumulate(target, gradient);
+    return ATTN_OK;
 }
 
 static attn_status run_hooks(attn_variable *variable, attn_tensor **gradient)
@@ -127,11 +144,20 @@ static attn_status finish_variable(attn_variable *variable, attn_tensor **gradie
     ATTN_TRY(run_hooks(variable, gradient));
     if (variable->node && !variable->retains_grad)
         return ATTN_OK;
-    attn_tensor *grad = attn_variable_take_grad(variable);
-    attn_status status = !grad && !owned_alone(*gradient) /* two leaves must not share one gradient */
-                             ? attn_tensor_copy(&grad, *gradient)
-                             : accumulate(&grad, *gradient);
-    attn_variable_set_grad(variable, grad);
+    attn_tensor *sum = NULL, *grad = attn_variable_grad(variable);
+    bool seen = grad && (grad->references > 2 || grad->storage->references > 1); /* by others, too */
+    attn_status status = ATTN_OK;
+    if (!grad && owned_alone(*gradient))
+        sum = attn_tensor_retain(*gradient);
+    else if (!grad) /* two leaves must not share one gradient */
+        status = attn_tensor_copy(&sum, *gradient);
+    else if (seen)
+        status = added(&sum, grad, *gradient);
+    else
+        status = add_into(grad, *gradient);
+    if (sum)
+        attn_variable_set_grad(variable, sum);
+    attn_tensor_release(grad);
     return status;
 }
 

@@ -71,15 +71,6 @@ attn_tensor *attn_variable_grad(const attn_variable *variable)
     return grad;
 }
 
-attn_tensor *attn_variable_take_grad(attn_variable *variable)
-{
-    pthread_mutex_lock(&lock);
-    attn_tensor *grad = variable->grad;
-    variable->grad = NULL;
-    pthread_mutex_unlock(&lock);
-    return grad;
-}
-
 void attn_variable_set_grad(attn_variable *variable, attn_tensor *grad)
 {
     pthread_mutex_lock(&lock);

@@ -115,8 +115,6 @@ void attn_variable_release(attn_variable *variable);
 
 /* What the variable keeps as its gradient, retained; NULL: nothing. */
 attn_tensor *attn_variable_grad(const attn_variable *variable);
-/* The same, and the variable keeps nothing any more. */
-attn_tensor *attn_variable_take_grad(attn_variable *variable);
 /* Takes grad over, in place of what was there. */
 void attn_variable_set_grad(attn_variable *variable, attn_tensor *grad);
 
