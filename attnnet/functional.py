@@ -8,7 +8,8 @@ argument, what came and what was expected.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import index
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -50,6 +51,14 @@ def _pair(value: Pair, function: str, name: str) -> tuple[int, int]:
     if isinstance(value, (tuple, list)) and len(value) == 2:
         return (int(value[0]), int(value[1]))
     raise ValueError(f"{function}: {name} must be an integer or two of them, got {value!r}")
+
+
+def _integers(value: Pair, function: str, name: str) -> tuple[int, ...]:
+    """One integer, or several."""
+    try:
+        return tuple(map(index, value)) if isinstance(value, Iterable) else (index(value),)
+    except TypeError:
+        raise TypeError(f"{function}: {name} is {value!r}; expected one or more integers") from None
 
 
 # Single elements
@@ -223,9 +232,8 @@ def linear(x: Operand, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _reduce(kind: Literal["sum", "mean", "amax", "amin", "var"], x: Operand, dim: Pair | None,
             keepdim: bool, correction: int = 0) -> Tensor:
     x = _tensor(x)
-    dims: Sequence[int] = (
-        range(x.ndim) if dim is None else (dim,) if isinstance(dim, (int, np.integer)) else dim)
-    return _core.reduce(kind, x, tuple(dims), keepdim, correction)
+    dims = tuple(range(x.ndim)) if dim is None else _integers(dim, kind, "dim")
+    return _core.reduce(kind, x, dims, keepdim, correction)
 
 
 def sum(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
@@ -472,7 +480,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
 # Shapes
 
 
-def reshape(x: Operand, shape: Sequence[int]) -> Tensor:
+def reshape(x: Operand, shape: Pair) -> Tensor:
     """The same elements, in row-major order, in another shape.
 
     Args:
@@ -481,13 +489,19 @@ def reshape(x: Operand, shape: Sequence[int]) -> Tensor:
     Raises:
         ValueError: the sizes do not hold as many elements. TypeError: they are no integers.
     """
-    return _core.reshape(_tensor(x), tuple(shape))
+    return _core.reshape(_tensor(x), _integers(shape, "reshape", "shape"))
 
 
 def flatten(x: Operand, start_dim: int = 1) -> Tensor:
-    """Joins all dimensions from ``start_dim`` (default 1) on: (N, C, H, W) -> (N, C H W)."""
+    """Joins all dimensions from ``start_dim`` (default 1) on: (N, C, H, W) -> (N, C H W).
+
+    Raises:
+        ValueError: ``start_dim`` is out of range.
+    """
     x = _tensor(x)
     start = start_dim + x.ndim if start_dim < 0 else start_dim
+    if not 0 <= start <= max(x.ndim, 1):
+        raise ValueError(f"flatten: start_dim {start_dim} is out of range for {x.ndim} dimensions")
     rest = 1
     for size in x.shape[start:]:
         rest *= size
@@ -500,7 +514,7 @@ def permute(x: Operand, dims: Sequence[int]) -> Tensor:
     Raises:
         ValueError: ``dims`` does not name each dimension once.
     """
-    return _core.permute(_tensor(x), tuple(dims))
+    return _core.permute(_tensor(x), _integers(dims, "permute", "dims"))
 
 
 def cat(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
@@ -537,7 +551,7 @@ def split(x: Operand, size_or_sections: int | Sequence[int], dim: int = 0) -> li
             raise ValueError(f"split: the size must be 1 or more, got {step}")
         sizes = [step] * (length // step) + ([length % step] if length % step else [])
     else:
-        sizes = [int(n) for n in size_or_sections]
+        sizes = list(_integers(size_or_sections, "split", "size_or_sections"))
         if np.sum(sizes) != length or any(n < 0 for n in sizes):
             raise ValueError(f"split: sizes {sizes} do not add up to {length}")
     pieces, at = [], 0
@@ -563,8 +577,9 @@ def pad(x: Operand, padding: Sequence[int], value: float = 0.0) -> Tensor:
         TypeError: a size is no integer.
     """
     x = _tensor(x)
+    padding = _integers(padding, "pad", "padding")
     if len(padding) % 2 or len(padding) > 2 * x.ndim:
-        raise ValueError(f"pad: padding {tuple(padding)} does not fit {x.ndim} dimensions")
+        raise ValueError(f"pad: padding {padding} does not fit {x.ndim} dimensions")
     before, after = [0] * x.ndim, [0] * x.ndim
     for i in range(len(padding) // 2):
         before[x.ndim - 1 - i], after[x.ndim - 1 - i] = padding[2 * i], padding[2 * i + 1]

@@ -254,6 +254,22 @@ def test_messages_say_what_came(call):
         work(attnnet.Tensor(np.ones((2, 3))))
 
 
+@pytest.mark.parametrize("call", [
+    (lambda x: F.sum(x, 1.5), TypeError, "sum: dim is 1.5; expected one or more integers"),
+    (lambda x: F.permute(x, (0, "1")), TypeError, "permute: dims is"),
+    (lambda x: F.pad(x, (1, 0.5)), TypeError, "pad: padding is"),
+    (lambda x: F.split(x, (1, 1.5)), TypeError, "split: size_or_sections is"),
+    (lambda x: F.flatten(x, 3), ValueError, "start_dim 3 is out of range for 2 dimensions"),
+    (lambda x: F.flatten(x, -3), ValueError, "start_dim -3 is out of range"),
+])  # fmt: skip
+def test_dimensions_are_integers(call):
+    work, error, words = call
+    x = attnnet.Tensor(np.ones((2, 3)))
+    with pytest.raises(error, match=words):
+        work(x)
+    assert F.reshape(x, 6).shape == (6,) and F.flatten(x, 2).shape == (2, 3, 1)
+
+
 def test_a_huge_step_takes_one():
     assert attnnet.Tensor(np.arange(6.0).reshape(2, 3))[:: 2**62].tolist() == [[0.0, 1.0, 2.0]]
 
