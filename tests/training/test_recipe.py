@@ -43,7 +43,7 @@ def test_fast_fits_itself_to_network_and_images():
     hundred = Recipe.preset("fast", arch="resnet34", dataset="cifar100")
     assert (hundred.epochs, hundred.label_smoothing, hundred.crop_padding) == (10, 0.1, 4)
     vgg = Recipe.from_dict({"preset": "fast", "arch": "VGG16"})
-    assert (vgg.epochs, vgg.dropout, vgg.crop_padding, vgg.dataset) == (12, 0.0, 2, "cifar10")
+    assert (vgg.epochs, vgg.dropout, vgg.crop_padding, vgg.dataset) == (12, 0.0, 4, "cifar10")
     assert Recipe.preset("fast", arch="vgg19", epochs=3).epochs == 3, "what is said goes first"
 
 
