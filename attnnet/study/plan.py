@@ -141,7 +141,7 @@ class Plan:
         start = fields.pop("preset", None)
         if start is None and self.recipes is None:
             start = preset_for(family.arch, family.dataset)
-        ready = preset_fields(start, family.arch, family.dataset) if start else {}
+        ready = preset_fields(start, family.arch) if start else {}
         fields = {**ready, **fields, **(self.changes or {})}
         fields |= {"arch": family.arch, "block": block, "dataset": family.dataset, "seed": seed}
         if fields.get("validation") is None:

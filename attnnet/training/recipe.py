@@ -216,7 +216,7 @@ class Recipe:
             return cls(**values)
         from .presets import preset_fields
 
-        of_preset = preset_fields(start, values.get("arch"), values.get("dataset"))
+        of_preset = preset_fields(start, values.get("arch"))
         return cls(**{**of_preset, **values})
 
     @classmethod
@@ -226,8 +226,7 @@ class Recipe:
 
         Args:
             name: the preset's name (``attnnet list presets``).
-            **changes: fields to set differently; ``fast`` fits itself to ``arch`` (default
-                ``resnet18``) and ``dataset`` (default ``cifar10``).
+            **changes: fields to set differently; ``fast`` fits itself to ``arch``.
 
         Raises:
             ValueError: no such preset (with the nearest match), or a wrong field.
