@@ -1,6 +1,7 @@
 #include "memory.h"
 
 #include "arena.h"
+#include "forks.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -56,15 +57,7 @@ static bool told_to_fail(void)
 
 int64_t attn_memory_fail(int64_t n) { return attn_max(atomic_exchange(&until_failure, n), 0); }
 
-
-/* A forked child has no thread that could give the lock back: nobody holds it across the fork. */
-static void before_fork(void) { pthread_mutex_lock(&lock); }
-static void after_fork(void) { pthread_mutex_unlock(&lock); }
-
-__attribute__((constructor)) static void mind_forks(void)
-{
-    pthread_atfork(before_fork, after_fork, after_fork);
-}
+ATTN_FREE_ACROSS_FORKS(lock)
 
 /* The class of a size, and the size rounded up to what its class holds. */
 static int size_class(size_t *bytes)

@@ -1,5 +1,7 @@
 #include "profile.h"
 
+#include "forks.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -11,14 +13,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
 static attn_profile_event *kept;
 static int64_t count, capacity, lost_count;
 
-/* A forked child has no thread that could give the lock back: nobody holds it across the fork. */
-static void before_fork(void) { pthread_mutex_lock(&lock); }
-static void after_fork(void) { pthread_mutex_unlock(&lock); }
-
-__attribute__((constructor)) static void mind_forks(void)
-{
-    pthread_atfork(before_fork, after_fork, after_fork);
-}
+ATTN_FREE_ACROSS_FORKS(lock)
 
 static int64_t clock_ns(void)
 {

@@ -16,32 +16,39 @@ static bool is_mine(const attn_variable *variable)
     return atomic_load_explicit(&variable->thread, memory_order_relaxed) == &me;
 }
 
-/* A growing list of pointers with room for one more; NULL: there is no memory. */
-static void *with_room(void *items, int64_t count, int64_t *capacity)
+typedef struct {
+    void **items;
+    int64_t count, capacity;
+} list;
+
+static attn_status append(list *l, void *item)
 {
-    if (count < *capacity)
-        return items;
-    int64_t more = *capacity ? 2 * *capacity : 64;
-    void *grown = attn_object_grow(items, (size_t)more * sizeof(void *));
-    if (grown)
-        *capacity = more;
-    return grown;
+    if (l->count == l->capacity) {
+        int64_t capacity = l->capacity ? 2 * l->capacity : 64;
+        void **items = attn_object_grow(l->items, (size_t)capacity * sizeof *items);
+        if (!items)
+            return ATTN_NO_MEMORY;
+        l->items = items;
+        l->capacity = capacity;
+    }
+    l->items[l->count++] = item;
+    return ATTN_OK;
 }
 
 /* A heap of nodes still to be visited, the youngest on top. */
-typedef struct {
-    attn_node **items;
-    int64_t count, capacity;
-} node_heap;
+typedef list node_heap;
+
+static uint64_t sequence_at(const node_heap *heap, int64_t i)
+{
+    const attn_node *node = heap->items[i];
+    return node->sequence;
+}
 
 static attn_status heap_push(node_heap *heap, attn_node *node)
 {
-    attn_node **items = with_room(heap->items, heap->count, &heap->capacity);
-    if (!items)
-        return ATTN_NO_MEMORY;
-    heap->items = items;
-    int64_t i = heap->count++;
-    while (i > 0 && heap->items[(i - 1) / 2]->sequence < node->sequence) {
+    ATTN_TRY(append(heap, node));
+    int64_t i = heap->count - 1;
+    while (i > 0 && sequence_at(heap, (i - 1) / 2) < node->sequence) {
         heap->items[i] = heap->items[(i - 1) / 2];
         i = (i - 1) / 2;
     }
@@ -58,9 +65,9 @@ static attn_node *heap_pop(node_heap *heap)
         if (child >= heap->count)
             break;
         if (child + 1 < heap->count &&
-            heap->items[child + 1]->sequence > heap->items[child]->sequence)
+            sequence_at(heap, child + 1) > sequence_at(heap, child))
             child++;
-        if (heap->items[child]->sequence <= last->sequence)
+        if (sequence_at(heap, child) <= last->sequence)
             break;
         heap->items[i] = heap->items[child];
         i = child;
@@ -176,25 +183,9 @@ static attn_status check_saved(const attn_node *node)
     return ATTN_OK;
 }
 
-/* The leaves met during the walk, finished when no more gradient can come. */
-typedef struct {
-    attn_variable **items;
-    int64_t count, capacity;
-} leaf_list;
-
-static attn_status leaf_push(leaf_list *leaves, attn_variable *leaf)
-{
-    attn_variable **items = with_room(leaves->items, leaves->count, &leaves->capacity);
-    if (!items)
-        return ATTN_NO_MEMORY;
-    leaves->items = items;
-    leaves->items[leaves->count++] = attn_variable_retain(leaf);
-    return ATTN_OK;
-}
-
 typedef struct {
     node_heap heap;
-    leaf_list leaves;
+    list leaves; /* met during the walk, finished when no more gradient can come; retained */
 } walk;
 
 /* Walks of several threads may meet at a tensor, a parameter of a network that both use. The first
@@ -238,8 +229,11 @@ static attn_status hand_on(walk *w, attn_variable *variable, attn_tensor *gradie
     ATTN_TRY(accumulate(&variable->pending, gradient));
     if (!first)
         return ATTN_OK;
-    if (!variable->node)
-        return leaf_push(&w->leaves, variable);
+    if (!variable->node) {
+        ATTN_TRY(append(&w->leaves, variable));
+        attn_variable_retain(variable);
+        return ATTN_OK;
+    }
     /* A node with several outputs is queued once. */
     for (int i = 0; i < variable->node->output_count; i++) {
         attn_variable *sibling = variable->node->outputs[i];

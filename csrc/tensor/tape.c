@@ -1,5 +1,6 @@
 #include "tape.h"
 
+#include "../base/forks.h"
 #include "../base/memory.h"
 
 #include <pthread.h>
@@ -54,14 +55,7 @@ attn_variable *attn_variable_retain(attn_variable *variable)
     return variable;
 }
 
-/* A forked child has no thread that could give the lock back: nobody holds it across the fork. */
-static void before_fork(void) { pthread_mutex_lock(&lock); }
-static void after_fork(void) { pthread_mutex_unlock(&lock); }
-
-__attribute__((constructor)) static void mind_forks(void)
-{
-    pthread_atfork(before_fork, after_fork, after_fork);
-}
+ATTN_FREE_ACROSS_FORKS(lock)
 
 attn_tensor *attn_variable_grad(const attn_variable *variable)
 {
