@@ -20,6 +20,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -58,7 +59,10 @@ def included() -> list[str]:
 def warnings() -> int:
     """Every file of the core by each compiler that is there; no code is made."""
     failed = 0
-    for compiler in filter(shutil.which, ("gcc", "clang")):
+    for compiler in ("gcc", "clang"):
+        if shutil.which(compiler) is None:
+            print(f"{compiler} is not installed: not run", flush=True)
+            continue
         for kernels in (True, False):
             options = ["-DATTN_ISA=avx512", *AVX512] if x86() else ["-DATTN_ISA=baseline"]
             options = (options if kernels else []) + ["-DATTN_HAVE_X86_SETS=1"] * x86()
@@ -83,18 +87,16 @@ def lint() -> int:
 
 
 def tidy(program: str) -> int:
-    failed = 0
-    for kernels in (False, True):
-        files = sources(kernels)
-        # Scratch memory is measured by laying it out from NULL, and sums are those of at least one
-        # part: in kernels the analyzer follows paths that no caller takes.
-        fewer = ["--checks=-clang-analyzer-core.NullDereference,"
-                 "-clang-analyzer-core.uninitialized.*"]
-        options = ["-std=gnu11", *["-DATTN_HAVE_X86_SETS=1"] * x86(), *included()]
-        failed |= quietly(program, "--quiet", *(fewer if kernels else []),
-                          *(p for p in files if p.name != "status.c"), "--", *options,
-                          "-DATTN_ISA=baseline", "-include", HERE / "analyzer.h")
-    return failed
+    # Scratch memory is measured by laying it out from NULL, and sums are those of at least one
+    # part: in kernels the analyzer follows paths that no caller takes.
+    fewer = ["--checks=-clang-analyzer-core.NullDereference,-clang-analyzer-core.uninitialized.*"]
+    options = ["-std=gnu11", *["-DATTN_HAVE_X86_SETS=1"] * x86(), *included(),
+               "-DATTN_ISA=baseline", "-include", HERE / "analyzer.h"]
+    commands = [(program, "--quiet", *(fewer if kernels else []), file, "--", *options)
+                for kernels in (False, True) for file in sources(kernels)
+                if file.name != "status.c"]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return int(any(pool.map(lambda command: quietly(*command), commands)))
 
 
 def cppcheck(program: str) -> int:
