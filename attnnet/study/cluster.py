@@ -28,7 +28,7 @@ from .runner import RETRIES, Event
 from .worker import Worker, death
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Variable
 
 _MOMENT = 0.2  # seconds between two looks at what is asked
 _ANSWER = 10.0  # seconds to wait for the scheduler
@@ -106,7 +106,7 @@ class Cluster:
         from distributed.comm import CommClosedError
 
         word = Variable(self._topic, client=self._client)
-        word.set("go 0")
+        _set(word, "go 0")
         threads = {} if self._threads else self._threads_of_workers()
         self._client.subscribe_topic(self._topic, self._hear)
         futures = {
@@ -121,12 +121,12 @@ class Cluster:
                 while len(self._ended) < len(futures):
                     if stop.requested and not stopping:
                         stopping = True
-                        word.set("stop")
+                        _set(word, "stop")
                         waiting = [f for n, f in futures.items() if n not in self._started]
                         self._cancel(waiting)
                     elif not stopping and (time.monotonic() - began) // _BEAT > beat:
                         beat += 1
-                        word.set(f"go {beat}")
+                        _set(word, f"go {beat}")
                     self._drain()
                     self._gather(futures, stopping)
                 return not stop.requested
@@ -137,7 +137,7 @@ class Cluster:
             ) from None
         finally:
             with contextlib.suppress(CommClosedError):
-                word.set("stop")
+                _set(word, "stop")
                 self._cancel([f for name, f in futures.items() if name not in self._ended])
                 self._client.unsubscribe_topic(self._topic)
 
@@ -194,6 +194,20 @@ class Cluster:
                 outcome = {"state": "failed", "kind": type(error).__name__, "message": message}
                 write_failure(task.folder, outcome["kind"], message)
             self._event(task.name, {"event": "end", "outcome": outcome})
+
+
+def _set(word: Variable, text: str) -> None:
+    """Tells the tasks to go on or to stop.
+
+    Raises:
+        CommClosedError: the scheduler does not answer.
+    """
+    from distributed.comm import CommClosedError
+
+    try:
+        word.set(text)
+    except OSError as error:  # also that of a new connection which nobody takes
+        raise CommClosedError(str(error)) from error
 
 
 def do(

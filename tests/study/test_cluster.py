@@ -130,14 +130,20 @@ def test_interrupted_it_goes_on(scheduler, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds processes in /proc")
-def test_a_lost_scheduler_stops_the_runs_in_order(tmp_path):
+@pytest.mark.parametrize("reconnects", [False, True])
+def test_a_lost_scheduler_stops_the_runs_in_order(tmp_path, monkeypatch, reconnects):
     of = plan(seeds=1, recipe={**plan().changes, "epochs": 100})
     begun = tmp_path / "s" / "runs" / of.runs[0].name / "last.safetensors"
     with scheduling(tmp_path) as (address, process), workers(address, tmp_path, 1):
 
         def lose():
             wait_for(lambda: begun.exists())
+            if reconnects:  # as when Dask's client is between two connections at this moment
+                monkeypatch.setattr(distributed.Variable, "set", timed_out)
             process.kill()
+
+        def timed_out(*arguments, **options):
+            raise OSError("Timed out trying to connect")
 
         threading.Thread(target=lose).start()
         with pytest.raises(ConnectionError, match="scheduler is gone"):
