@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 import pytest
-from reference import bindings
+from reference import bindings, processes
 
 import attnnet
 from attnnet import _core
@@ -55,7 +55,7 @@ def flattened(arguments):
 def resident() -> int:
     """Bytes of this process's pages; 0 where the system does not tell, or where a sanitizer keeps
     what was freed for a while, to see who still uses it."""
-    if "asan" in os.environ.get("LD_PRELOAD", ""):
+    if processes.UNDER_ASAN:
         return 0
     try:
         with open("/proc/self/statm") as file:

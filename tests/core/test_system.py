@@ -132,14 +132,15 @@ def test_forked_child_computes():
     assert os.waitpid(pid, 0)[1] == 0
 
 
+@pytest.mark.skipif(processes.UNDER_ASAN, reason="a fork leaves AddressSanitizer's own lock behind")
 @pytest.mark.parametrize("profiled", [False, True])
 def test_child_forked_while_another_thread_allocates(profiled):
     """No lock is left behind, locked by a thread that the child does not have."""
     code = """
-        import os, signal, sys, threading, time
+        import os, signal, sys, threading
         import attnnet
         from attnnet import _core
-        profiled, end = PROFILED, time.monotonic() + 60
+        profiled = PROFILED
         x = attnnet.Tensor([1.0, 2.0], requires_grad=True)
         def work():
             y = x
@@ -149,8 +150,6 @@ def test_child_forked_while_another_thread_allocates(profiled):
                 y.backward(x, retain_graph=True)
         threading.Thread(target=work, daemon=True).start()
         for i in range(300):
-            if time.monotonic() > end:  # under a sanitizer a fork takes half a second
-                break
             if profiled:
                 _core.profile_start()
             pid = os.fork()

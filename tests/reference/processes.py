@@ -12,6 +12,7 @@ import tempfile
 import attnnet
 
 HOME = str(pathlib.Path(attnnet.__file__).parents[1])
+UNDER_ASAN = "asan" in os.environ.get("LD_PRELOAD", "")
 
 
 def environment(**changes: str) -> dict[str, str]:
