@@ -143,9 +143,11 @@ def _strings(name: str, values: Any) -> tuple[str, ...]:
 
 
 def _no_twins(name: str, values: tuple[Any, ...]) -> None:
+    seen = set()
     for value in values:
-        if values.count(value) > 1:
+        if value in seen:
             raise ValueError(f"plan: {name} holds {value!r} twice; expected each once.")
+        seen.add(value)
 
 
 def _dataset(name: str) -> str:

@@ -14,6 +14,7 @@ from ..training.table import read_table
 from .presets import preset_plan
 
 FIRST_SEED = 42
+MOST_RUNS = 10_000
 _USUAL = "usual"
 
 
@@ -74,7 +75,7 @@ class Plan:
 
     Raises:
         ValueError: something is unknown (with the nearest match), missing, there twice, or cannot
-            be combined. Nothing is loaded to find that out.
+            be combined, or it makes more than 10,000 runs. Nothing is loaded to find that out.
 
     The test images choose nothing: they are looked at once, by the epoch that the validation
     images chose.
@@ -98,6 +99,9 @@ class Plan:
         checks.imports(self.imports)
         for name, value in checks.tidy(self).items():
             object.__setattr__(self, name, value)
+        rows = 1 + len(self.blocks) * max(1, len(self.stages))
+        recipes = len(self.recipes or (_USUAL,))
+        _check_count(rows * len(self.networks) * len(self.datasets) * recipes * len(self.seeds))
         object.__setattr__(self, "_runs", tuple(self._make_runs()))
         checks.networks(self._runs)
 
@@ -245,6 +249,7 @@ def _read(key: str, value: Any) -> Any:
     if key == "seeds" and isinstance(value, int) and not isinstance(value, bool):
         if value < 1:
             raise ValueError(f"plan: seeds is {value}; expected a list, or how many: at least 1.")
+        _check_count(value)
         return tuple(range(FIRST_SEED, FIRST_SEED + value))
     if key == "recipes" and isinstance(value, (str, list, tuple)):
         names = [value] if isinstance(value, str) else value
@@ -252,6 +257,12 @@ def _read(key: str, value: Any) -> Any:
     if key in ("networks", "datasets", "blocks", "stages", "imports") and isinstance(value, str):
         return (value,)
     return tuple(value) if isinstance(value, list) else value
+
+
+def _check_count(runs: int) -> None:
+    """Refuses what could not be done anyway, before there is an object for each run."""
+    if runs > MOST_RUNS:
+        raise ValueError(f"plan: that makes {runs:,} runs; expected at most {MOST_RUNS:,}.")
 
 
 def _changed(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

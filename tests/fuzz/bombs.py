@@ -45,7 +45,24 @@ def a_name_of_many_parts() -> bytes:
     return b"#\n" + b".".join([b"a"] * 8000) + b" = 1\n"
 
 
+def seeds_without_end() -> bytes:
+    return b'{"networks": ["vgg11"], "seeds": 99999999}'
+
+
+def many_seeds() -> bytes:
+    """As many as fit into a plan: each is compared with the others."""
+    return json.dumps({"networks": ["vgg11"], "seeds": list(range(10_900))}).encode()
+
+
+def every_block_everywhere() -> bytes:
+    """A few kB that make 80,000 networks."""
+    blocks = ["SE", "SEC", "CA", "SA", "AA", "SE_SA", "SEC_SA", "CBAM", "NEW", "NAB"]
+    stages = [str(i) for i in range(11, 8011)]
+    return json.dumps({"networks": ["vgg11"], "blocks": blocks, "stages": stages}).encode()
+
+
 BOMBS = {
     "torch-pickle": [one_list_for_many_dicts], "pickle": [one_tuple_for_many_calls],
     "archive": [headers_of_digits], "history": [one_row_a_column], "recipe": [a_name_of_many_parts],
+    "plan": [seeds_without_end, many_seeds, every_block_everywhere],
 }  # fmt: skip

@@ -128,6 +128,7 @@ def test_a_file_that_is_no_plan(tmp_path):
         ({"networks": ["small", "SMALL"]}, "networks holds 'small' twice"),
         ({"seeds": [1, 1]}, "seeds holds 1 twice"),
         ({"seeds": 0}, "seeds is 0; expected a list, or how many"),
+        ({"seeds": 10**9}, "that makes 1,000,000,000 runs; expected at most 10,000"),
         ({"seeds": [True]}, "seeds is .*expected whole numbers"),
         ({"validation": None}, "validation is None; a study chooses .* never on the test images"),
         ({"recipe": {"validation": None}}, "recipe sets validation to None"),

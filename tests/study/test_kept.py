@@ -1,0 +1,15 @@
+"""The studies that the documentation shows: their reports say what their files say."""
+
+from pathlib import Path
+
+import pytest
+
+from attnnet.study import Results
+from attnnet.study.report import markdown
+
+KEPT = sorted(p.parent for p in Path(__file__).parents[2].glob("docs/studies/*/study.json"))
+
+
+@pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
+def test_the_report_is_that_of_the_files(folder):
+    assert (folder / "report.md").read_text() == markdown(Results(str(folder)))
