@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,17 @@ def tidy(plan: Plan) -> dict[str, Any]:
     return found
 
 
+def count_rows(blocks: Sequence[str], stages: Sequence[str]) -> int:
+    """How many rows ``placements`` makes at most, without making them."""
+    whole = sum(map(_is_whole, blocks))
+    return 1 + whole + (len(blocks) - whole) * len(stages)
+
+
+def _is_whole(block: str) -> bool:
+    """Whether it says itself where it stands, or is the base, so that no stages go with it."""
+    return bool(_PLACED.search(block)) or block.lower() in _BASE
+
+
 def placements(arch: str, blocks: Iterable[str], stages: Iterable[str]) -> list[str | None]:
     """The rows of a network: None for the base, every block at every stage, whole placements.
 
@@ -78,8 +89,8 @@ def placements(arch: str, blocks: Iterable[str], stages: Iterable[str]) -> list[
     from ..models import list_models, read_placement
     from ..nn.registry import find_block
 
-    whole = [b for b in blocks if _PLACED.search(b) or b.lower() in _BASE]
-    alone = [find_block(b).name for b in blocks if b not in whole]
+    whole = [b for b in blocks if _is_whole(b)]
+    alone = [find_block(b).name for b in blocks if not _is_whole(b)]
     stages = list(stages)
     if alone and not stages:
         raise ValueError(

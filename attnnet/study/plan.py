@@ -99,7 +99,7 @@ class Plan:
         checks.imports(self.imports)
         for name, value in checks.tidy(self).items():
             object.__setattr__(self, name, value)
-        rows = 1 + len(self.blocks) * max(1, len(self.stages))
+        rows = checks.count_rows(self.blocks, self.stages)
         recipes = len(self.recipes or (_USUAL,))
         _check_count(rows * len(self.networks) * len(self.datasets) * recipes * len(self.seeds))
         object.__setattr__(self, "_runs", tuple(self._make_runs()))

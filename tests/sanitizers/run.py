@@ -169,7 +169,7 @@ def pytest(arguments: list[str], *before: str, finds: Callable[[str], list[str]]
         text = log.read()
     found = finds(text)
     if code or found:
-        print("\n\n".join(found)[-10_000:], text[-10_000:], sep="\n\n", file=sys.stderr)
+        print("\n\n".join(found)[-10_000:], text[-20_000:], sep="\n\n", file=sys.stderr)
     print(f"{len(found)} findings")
     return code or bool(found)
 

@@ -1,5 +1,6 @@
 """Plans: what they become, and what is refused before anything starts."""
 
+import itertools
 import json
 
 import pytest
@@ -98,6 +99,13 @@ def test_a_file_that_is_no_plan(tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=rf"x\.json: .*{expected}"):
             Plan.from_file(path)
+
+
+def test_what_says_where_it_stands_is_not_counted_at_every_stage():
+    pairs = itertools.permutations(["SE", "SA", "CA", "CBAM"], 2)
+    blocks = ["SE", *(f"{one}_1+{two}_2" for one, two in pairs)]
+    made = plan(blocks=blocks, stages=["1", "2", "12"], seeds=600)
+    assert len(made.runs) == 600 * (1 + 3 + 12)  # at every stage they would be too many
 
 
 @pytest.mark.parametrize(
