@@ -28,11 +28,15 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 img { max-width: 100%; height: auto; image-rendering: pixelated; }
 td img { max-width: none; display: block; }
 .right { color: var(--good); } .wrong { color: var(--bad); }
+td.long { white-space: normal; min-width: 16rem; }
 @media (max-width: 600px) {
-  th, td { padding-right: .4rem; white-space: normal; }
-  td img { width: 64px; } }
+  th, td { padding-right: .4rem; }
+  th { white-space: normal; }
+  td img { width: auto; height: 48px; } }
 code { background: color-mix(in srgb, var(--line) 50%, transparent); padding: .1rem .3rem; }
 """
+
+_LONG = 60  # characters of a cell that is read as text, not at a glance
 
 
 def picture(image: np.ndarray | bytes, alt: str) -> Html:
@@ -70,10 +74,14 @@ class Page:
         self._parts.append(f"<div class=wide>{html}</div>")
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """A table; cells that look like numbers stand to the right."""
-        written = [[as_html(cell) for cell in row] for row in rows]
-        numeric = numeric_columns(written, len(head))
-        kinds = [" class=number" if is_number else "" for is_number in numeric]
+        """A table; columns of numbers stand to the right, and those of long text may wrap."""
+        cells = [list(row) for row in rows]
+        written = [[as_html(cell) for cell in row] for row in cells]
+        kinds = [" class=number" if it else "" for it in numeric_columns(written, len(head))]
+        for row in cells:
+            for i, cell in enumerate(row):
+                if not isinstance(cell, Html) and len(str(cell)) > _LONG:
+                    kinds[i] = " class=long"
 
         def line(tag: str, cells: Sequence[str]) -> str:
             parts = (f"<{tag}{k}>{c}</{tag}>" for c, k in zip(cells, kinds, strict=True))
@@ -81,9 +89,7 @@ class Page:
 
         top = line("th", [as_html(cell) for cell in head])
         body = "\n".join(line("td", row) for row in written)
-        self.add(
-            Html(f"<table><thead>{top}</thead>\n<tbody>{body}</tbody></table>")
-        )
+        self.add(Html(f"<table><thead>{top}</thead>\n<tbody>{body}</tbody></table>"))
 
     def html(self) -> str:
         """The whole page."""

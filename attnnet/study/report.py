@@ -20,15 +20,15 @@ from .tables import cells, head, in_two, rows_csv, runs_csv
 _NOTES = (
     "Each run's epoch was chosen on images held out of the training images; the test images were "
     "looked at once, by that epoch.",
-    f"Intervals are {LEVEL:.0%} ones. Over seeds: Student's t of the differences to the base on "
-    "the same seeds; p is of that paired test, after Holm's correction over all comparisons of the "
-    f"study, and below {ALPHA:g} a row is called better or worse. Over images and seeds: a "
+    f"Intervals are {100 * LEVEL:g} % ones. Over seeds: Student's t of the differences to the base "
+    "on the same seeds; p is of that paired test, after Holm's correction over all comparisons of "
+    f"the study, and below {ALPHA:g} a row is called better or worse. Over images and seeds: a "
     "bootstrap that draws both anew, which is too narrow for two or three seeds. The table of "
     "McNemar's tests of single pairs is not corrected.",
     "How many seeds would tell half a point is an estimate from how far the differences of this "
-    f"study spread: so many give the paired test, at its level over the number of comparisons, a "
-    f"chance of {POWER:.0%}. Seeds that are added because of a result make it look surer than it "
-    "is.",
+    "study spread: so many give the paired test, at its level over the number of comparisons, a "
+    f"chance of {100 * POWER:g} %. Seeds that are added because of a result make it look surer "
+    "than it is.",
     "ECE: expected calibration error, 15 bins. Localisation: Grad-CAM for the true class against "
     "the objects' masks, over up to 500 test images. Time a step is as it was in these runs, with "
     "whatever else the machine did, and with more cores where fewer runs were left.",
