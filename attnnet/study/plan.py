@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,7 +104,7 @@ class Plan:
         recipes = len(self.recipes or (_USUAL,))
         _check_count(rows * len(self.networks) * len(self.datasets) * recipes * len(self.seeds))
         object.__setattr__(self, "_runs", tuple(self._make_runs()))
-        checks.networks(self._runs)
+        checks.networks(run for run in self._runs if run.seed == self.seeds[0])
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -120,42 +121,50 @@ class Plan:
         return list(dict.fromkeys(run.block for run in self.runs if run.family == family))
 
     def _make_runs(self) -> Iterator[Run]:
-        from . import checks
-
+        rows = list(self._make_rows())
         made: dict[str, Run] = {}
         for seed in self.seeds:
-            for arch in self.networks:
-                placements = checks.placements(arch, self.blocks, self.stages)
-                for dataset in self.datasets:
-                    for recipe in self.recipes or {_USUAL: {}}:
-                        family = Family(arch, dataset, recipe)
-                        for block in placements:
-                            run = self._make_run(family, block, seed)
-                            if run.name in made:
-                                raise ValueError(
-                                    f"plan: two runs would be called {run.name}: {family} and "
-                                    f"{made[run.name].family}; give the folders or recipes names "
-                                    "that differ in more than signs."
-                                )
-                            made[run.name] = run
-                            yield run
+            for row in rows:
+                recipe = copy.copy(row.recipe)  # the fields of a row are checked once
+                recipe.seed = seed
+                run = Run(f"{row.name}-s{seed}", row.family, row.block, recipe)
+                if run.name in made:
+                    raise ValueError(
+                        f"plan: two runs would be called {run.name}: {run.family} and "
+                        f"{made[run.name].family}; give the folders or recipes names that differ "
+                        "in more than signs."
+                    )
+                made[run.name] = run
+                yield run
 
-    def _make_run(self, family: Family, block: str | None, seed: int) -> Run:
+    def _make_rows(self) -> Iterator[Run]:
+        """What is trained with each seed: runs whose names and recipes are without theirs."""
+        from . import checks
+
+        for arch in self.networks:
+            placements = checks.placements(arch, self.blocks, self.stages)
+            for dataset in self.datasets:
+                for name in self.recipes or {_USUAL: {}}:
+                    family = Family(arch, dataset, name)
+                    extra = "" if name == _USUAL else f"-{name}"
+                    for block in placements:
+                        recipe = self._make_recipe(family, block)
+                        yield Run(_plain(f"{recipe.name}{extra}"), family, block, recipe)
+
+    def _make_recipe(self, family: Family, block: str | None) -> Recipe:
         fields = dict((self.recipes or {}).get(family.recipe, {}))
         start = fields.pop("preset", None)
         if start is None and self.recipes is None:
             start = preset_for(family.arch, family.dataset)
         ready = preset_fields(start, family.arch) if start else {}
         fields = {**ready, **fields, **(self.changes or {})}
-        fields |= {"arch": family.arch, "block": block, "dataset": family.dataset, "seed": seed}
+        fields |= {"arch": family.arch, "block": block, "dataset": family.dataset}
         if fields.get("validation") is None:
             fields["validation"] = self.validation
         try:
-            recipe = Recipe.from_dict(fields)
+            return Recipe.from_dict(fields)
         except ValueError as error:
             raise ValueError(f"plan: {family}: {error}") from None
-        extra = "" if family.recipe == _USUAL else f"-{family.recipe}"
-        return Run(_plain(f"{recipe.name}{extra}-s{seed}"), family, block, recipe)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain values that JSON and TOML can hold; ``from_dict`` reads them."""
