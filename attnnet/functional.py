@@ -8,14 +8,16 @@ argument, what came and what was expected.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from operator import index
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from . import _core
 from .autograd import is_relu_guided
+from .functional_attention import attention_augmented as attention_augmented
+from .functional_attention import relative_attention as relative_attention
+from .functional_attention import relative_attention_rows as relative_attention_rows
 from .functional_blocks import block_gates as block_gates
 from .functional_blocks import ca as ca
 from .functional_blocks import nab as nab
@@ -23,43 +25,13 @@ from .functional_blocks import new_block as new_block
 from .functional_blocks import sa as sa
 from .functional_blocks import se as se
 from .functional_blocks import sec as sec
+from .operands import Operand, Pair, as_integers, as_pair, as_tensor
 from .random import next_draw
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from .tensor import Tensor
-
-Pair = int | Sequence[int]
-Operand: TypeAlias = "Tensor | ArrayLike"
-
-
-def _tensor(value: Operand | _core.Tensor) -> _core.Tensor:
-    """A tensor as it is; numbers and arrays become constant tensors."""
-    return value if isinstance(value, _core.Tensor) else _new_tensor(value)
-
-
-def _new_tensor(value: ArrayLike) -> _core.Tensor:
-    from .tensor import Tensor
-
-    return Tensor(value)
-
-
-def _pair(value: Pair, function: str, name: str) -> tuple[int, int]:
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        return (int(value), int(value))
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        return (int(value[0]), int(value[1]))
-    raise ValueError(f"{function}: {name} must be an integer or two of them, got {value!r}")
-
-
-def _integers(value: Pair, function: str, name: str) -> tuple[int, ...]:
-    """One integer, or several."""
-    try:
-        return tuple(map(index, value)) if isinstance(value, Iterable) else (index(value),)
-    except TypeError:
-        raise TypeError(f"{function}: {name} is {value!r}; expected one or more integers") from None
-
 
 # Single elements
 
@@ -73,7 +45,7 @@ def relu(x: Operand) -> Tensor:
     Raises:
         TypeError: x holds no real numbers.
     """
-    return _rectified(_tensor(x))
+    return _rectified(as_tensor(x))
 
 
 def _rectified(x: _core.Tensor) -> Tensor:
@@ -88,7 +60,7 @@ def sigmoid(x: Operand) -> Tensor:
 
     Args, Raises: as for :func:`relu`.
     """
-    return _core.unary("sigmoid", _tensor(x))
+    return _core.unary("sigmoid", as_tensor(x))
 
 
 def tanh(x: Operand) -> Tensor:
@@ -96,7 +68,7 @@ def tanh(x: Operand) -> Tensor:
 
     Args, Raises: as for :func:`relu`.
     """
-    return _core.unary("tanh", _tensor(x))
+    return _core.unary("tanh", as_tensor(x))
 
 
 def exp(x: Operand) -> Tensor:
@@ -104,7 +76,7 @@ def exp(x: Operand) -> Tensor:
 
     Args, Raises: as for :func:`relu`.
     """
-    return _core.unary("exp", _tensor(x))
+    return _core.unary("exp", as_tensor(x))
 
 
 def log(x: Operand) -> Tensor:
@@ -112,7 +84,7 @@ def log(x: Operand) -> Tensor:
 
     Args, Raises: as for :func:`relu`.
     """
-    return _core.unary("log", _tensor(x))
+    return _core.unary("log", as_tensor(x))
 
 
 def sqrt(x: Operand) -> Tensor:
@@ -120,7 +92,7 @@ def sqrt(x: Operand) -> Tensor:
 
     Args, Raises: as for :func:`relu`.
     """
-    return _core.unary("sqrt", _tensor(x))
+    return _core.unary("sqrt", as_tensor(x))
 
 
 def abs(x: Operand) -> Tensor:
@@ -128,7 +100,7 @@ def abs(x: Operand) -> Tensor:
 
     Args, Raises: as for :func:`relu`.
     """
-    return _core.unary("abs", _tensor(x))
+    return _core.unary("abs", as_tensor(x))
 
 
 def clamp(x: Operand, min: float | None = None, max: float | None = None) -> Tensor:
@@ -147,7 +119,7 @@ def clamp(x: Operand, min: float | None = None, max: float | None = None) -> Ten
         raise ValueError("clamp: min or max must be given")
     low = float("-inf") if min is None else min
     high = float("inf") if max is None else max
-    return _core.clamp(_tensor(x), low, high)
+    return _core.clamp(as_tensor(x), low, high)
 
 
 # Two operands, broadcast as in NumPy
@@ -163,7 +135,7 @@ def add(a: Operand, b: Operand) -> Tensor:
         ValueError: for shapes that do not broadcast.
         TypeError: one holds no real numbers.
     """
-    return _core.binary("add", _tensor(a), _tensor(b))
+    return _core.binary("add", as_tensor(a), as_tensor(b))
 
 
 def sub(a: Operand, b: Operand) -> Tensor:
@@ -171,7 +143,7 @@ def sub(a: Operand, b: Operand) -> Tensor:
 
     Args, Raises: as for :func:`add`.
     """
-    return _core.binary("sub", _tensor(a), _tensor(b))
+    return _core.binary("sub", as_tensor(a), as_tensor(b))
 
 
 def mul(a: Operand, b: Operand) -> Tensor:
@@ -179,7 +151,7 @@ def mul(a: Operand, b: Operand) -> Tensor:
 
     Args, Raises: as for :func:`add`.
     """
-    return _core.binary("mul", _tensor(a), _tensor(b))
+    return _core.binary("mul", as_tensor(a), as_tensor(b))
 
 
 def div(a: Operand, b: Operand) -> Tensor:
@@ -187,7 +159,7 @@ def div(a: Operand, b: Operand) -> Tensor:
 
     Args, Raises: as for :func:`add`.
     """
-    return _core.binary("div", _tensor(a), _tensor(b))
+    return _core.binary("div", as_tensor(a), as_tensor(b))
 
 
 def pow(a: Operand, b: Operand) -> Tensor:
@@ -195,7 +167,7 @@ def pow(a: Operand, b: Operand) -> Tensor:
 
     Args, Raises: as for :func:`add`.
     """
-    return _core.binary("pow", _tensor(a), _tensor(b))
+    return _core.binary("pow", as_tensor(a), as_tensor(b))
 
 
 def matmul(a: Operand, b: Operand) -> Tensor:
@@ -207,7 +179,7 @@ def matmul(a: Operand, b: Operand) -> Tensor:
         ValueError: for shapes that do not fit.
         TypeError: one holds no real numbers.
     """
-    return _core.matmul(_tensor(a), _tensor(b))
+    return _core.matmul(as_tensor(a), as_tensor(b))
 
 
 def linear(x: Operand, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -223,7 +195,7 @@ def linear(x: Operand, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         ValueError: for shapes that do not fit.
         TypeError: weight or bias is no Tensor.
     """
-    return _core.linear(_tensor(x), weight, bias)
+    return _core.linear(as_tensor(x), weight, bias)
 
 
 # Reductions
@@ -231,8 +203,8 @@ def linear(x: Operand, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _reduce(kind: Literal["sum", "mean", "amax", "amin", "var"], x: Operand, dim: Pair | None,
             keepdim: bool, correction: int = 0) -> Tensor:
-    x = _tensor(x)
-    dims = tuple(range(x.ndim)) if dim is None else _integers(dim, kind, "dim")
+    x = as_tensor(x)
+    dims = tuple(range(x.ndim)) if dim is None else as_integers(dim, kind, "dim")
     return _core.reduce(kind, x, dims, keepdim, correction)
 
 
@@ -301,7 +273,7 @@ def softmax(x: Operand, dim: int) -> Tensor:
     Raises:
         ValueError: ``dim`` is out of range. TypeError: it is no integer.
     """
-    return _core.softmax(_tensor(x), dim, False)
+    return _core.softmax(as_tensor(x), dim, False)
 
 
 def log_softmax(x: Operand, dim: int) -> Tensor:
@@ -309,7 +281,7 @@ def log_softmax(x: Operand, dim: int) -> Tensor:
 
     Args, Raises: as there.
     """
-    return _core.softmax(_tensor(x), dim, True)
+    return _core.softmax(as_tensor(x), dim, True)
 
 
 def cross_entropy(logits: Operand, target: ArrayLike, label_smoothing: float = 0.0) -> Tensor:
@@ -329,7 +301,7 @@ def cross_entropy(logits: Operand, target: ArrayLike, label_smoothing: float = 0
             do not fit.
         TypeError: the target holds no integers.
     """
-    return _core.cross_entropy(_tensor(logits), np.asarray(target), label_smoothing)
+    return _core.cross_entropy(as_tensor(logits), np.asarray(target), label_smoothing)
 
 
 # Images
@@ -355,8 +327,8 @@ def conv2d(x: Operand, weight: Tensor, bias: Tensor | None = None, stride: Pair 
             below 1, a padding below 0, or groups that do not divide C and K.
         TypeError: weight or bias is no Tensor.
     """
-    return _core.conv2d(_tensor(x), weight, bias, _pair(stride, "conv2d", "stride"),
-                        _pair(padding, "conv2d", "padding"), groups)
+    return _core.conv2d(as_tensor(x), weight, bias, as_pair(stride, "conv2d", "stride"),
+                        as_pair(padding, "conv2d", "padding"), groups)
 
 
 def batch_norm(x: Operand, running_mean: Tensor | None, running_var: Tensor | None,
@@ -388,8 +360,8 @@ def batch_norm(x: Operand, running_mean: Tensor | None, running_var: Tensor | No
     if relu and is_relu_guided():
         return _rectified(batch_norm(x, running_mean, running_var, weight, bias, training,
                                      momentum, eps, residual=residual))
-    return _core.batch_norm(_tensor(x), weight, bias, running_mean, running_var, residual, training,
-                            relu, momentum, eps)
+    return _core.batch_norm(as_tensor(x), weight, bias, running_mean, running_var, residual,
+                            training, relu, momentum, eps)
 
 
 def max_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None,
@@ -408,10 +380,10 @@ def max_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None,
     Raises:
         ValueError: for another number of dimensions, or a window, stride or padding out of range.
     """
-    window = _pair(kernel_size, "max_pool2d", "kernel_size")
-    return _core.max_pool2d(_tensor(x), window,
-                            window if stride is None else _pair(stride, "max_pool2d", "stride"),
-                            _pair(padding, "max_pool2d", "padding"))
+    window = as_pair(kernel_size, "max_pool2d", "kernel_size")
+    return _core.max_pool2d(as_tensor(x), window,
+                            window if stride is None else as_pair(stride, "max_pool2d", "stride"),
+                            as_pair(padding, "max_pool2d", "padding"))
 
 
 def avg_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0,
@@ -425,10 +397,10 @@ def avg_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, paddin
 
     Returns, Raises: as there.
     """
-    window = _pair(kernel_size, "avg_pool2d", "kernel_size")
-    return _core.avg_pool2d(_tensor(x), window,
-                            window if stride is None else _pair(stride, "avg_pool2d", "stride"),
-                            _pair(padding, "avg_pool2d", "padding"), count_include_pad)
+    window = as_pair(kernel_size, "avg_pool2d", "kernel_size")
+    return _core.avg_pool2d(as_tensor(x), window,
+                            window if stride is None else as_pair(stride, "avg_pool2d", "stride"),
+                            as_pair(padding, "avg_pool2d", "padding"), count_include_pad)
 
 
 def adaptive_avg_pool2d(x: Operand, output_size: Pair) -> Tensor:
@@ -445,7 +417,7 @@ def adaptive_avg_pool2d(x: Operand, output_size: Pair) -> Tensor:
         ValueError: for another number of dimensions, or an output_size below 1.
     """
     return _core.adaptive_pool2d(
-        _tensor(x), *_pair(output_size, "adaptive_avg_pool2d", "output_size"), False)
+        as_tensor(x), *as_pair(output_size, "adaptive_avg_pool2d", "output_size"), False)
 
 
 def adaptive_max_pool2d(x: Operand, output_size: Pair) -> Tensor:
@@ -455,7 +427,7 @@ def adaptive_max_pool2d(x: Operand, output_size: Pair) -> Tensor:
     Args, Returns, Raises: as there.
     """
     return _core.adaptive_pool2d(
-        _tensor(x), *_pair(output_size, "adaptive_max_pool2d", "output_size"), True)
+        as_tensor(x), *as_pair(output_size, "adaptive_max_pool2d", "output_size"), True)
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -474,7 +446,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         raise ValueError(f"dropout: p is {p}, expected 0 to 1")
     if not training or p == 0.0:
         return x
-    return _core.dropout(_tensor(x), p, *next_draw())
+    return _core.dropout(as_tensor(x), p, *next_draw())
 
 
 # Shapes
@@ -489,7 +461,7 @@ def reshape(x: Operand, shape: Pair) -> Tensor:
     Raises:
         ValueError: the sizes do not hold as many elements. TypeError: they are no integers.
     """
-    return _core.reshape(_tensor(x), _integers(shape, "reshape", "shape"))
+    return _core.reshape(as_tensor(x), as_integers(shape, "reshape", "shape"))
 
 
 def flatten(x: Operand, start_dim: int = 1) -> Tensor:
@@ -498,7 +470,7 @@ def flatten(x: Operand, start_dim: int = 1) -> Tensor:
     Raises:
         ValueError: ``start_dim`` is out of range.
     """
-    x = _tensor(x)
+    x = as_tensor(x)
     start = start_dim + x.ndim if start_dim < 0 else start_dim
     if not 0 <= start <= max(x.ndim, 1):
         raise ValueError(f"flatten: start_dim {start_dim} is out of range for {x.ndim} dimensions")
@@ -514,7 +486,7 @@ def permute(x: Operand, dims: Sequence[int]) -> Tensor:
     Raises:
         ValueError: ``dims`` does not name each dimension once.
     """
-    return _core.permute(_tensor(x), _integers(dims, "permute", "dims"))
+    return _core.permute(as_tensor(x), as_integers(dims, "permute", "dims"))
 
 
 def cat(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
@@ -526,7 +498,7 @@ def cat(tensors: Sequence[Operand], dim: int = 0) -> Tensor:
     Raises:
         ValueError: no tensors, others of their dimensions differ, or ``dim`` is out of range.
     """
-    return _core.concatenate([_tensor(t) for t in tensors], dim)
+    return _core.concatenate([as_tensor(t) for t in tensors], dim)
 
 
 def split(x: Operand, size_or_sections: int | Sequence[int], dim: int = 0) -> list[Tensor]:
@@ -540,7 +512,7 @@ def split(x: Operand, size_or_sections: int | Sequence[int], dim: int = 0) -> li
         ValueError: where the sizes do not add up to the dimension, a size is out of range, or
             ``dim`` is.
     """
-    x = _tensor(x)
+    x = as_tensor(x)
     axis = dim + x.ndim if dim < 0 else dim
     if not 0 <= axis < x.ndim:
         raise ValueError(f"split: dim {dim} is out of range for {x.ndim} dimensions")
@@ -551,7 +523,7 @@ def split(x: Operand, size_or_sections: int | Sequence[int], dim: int = 0) -> li
             raise ValueError(f"split: the size must be 1 or more, got {step}")
         sizes = [step] * (length // step) + ([length % step] if length % step else [])
     else:
-        sizes = list(_integers(size_or_sections, "split", "size_or_sections"))
+        sizes = list(as_integers(size_or_sections, "split", "size_or_sections"))
         if np.sum(sizes) != length or any(n < 0 for n in sizes):
             raise ValueError(f"split: sizes {sizes} do not add up to {length}")
     pieces, at = [], 0
@@ -576,18 +548,11 @@ def pad(x: Operand, padding: Sequence[int], value: float = 0.0) -> Tensor:
         ValueError: an odd number of sizes, more than x has dimensions for, or one below 0.
         TypeError: a size is no integer.
     """
-    x = _tensor(x)
-    padding = _integers(padding, "pad", "padding")
+    x = as_tensor(x)
+    padding = as_integers(padding, "pad", "padding")
     if len(padding) % 2 or len(padding) > 2 * x.ndim:
         raise ValueError(f"pad: padding {padding} does not fit {x.ndim} dimensions")
     before, after = [0] * x.ndim, [0] * x.ndim
     for i in range(len(padding) // 2):
         before[x.ndim - 1 - i], after[x.ndim - 1 - i] = padding[2 * i], padding[2 * i + 1]
     return _core.pad(x, before, after, value)
-
-
-# Attention blocks as one operation each
-
-from .functional_attention import attention_augmented as attention_augmented  # noqa: E402
-from .functional_attention import relative_attention as relative_attention  # noqa: E402
-from .functional_attention import relative_attention_rows as relative_attention_rows  # noqa: E402

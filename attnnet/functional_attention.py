@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import _core
-from . import functional as F
+from .operands import Operand, as_tensor
 
 if TYPE_CHECKING:
-    from .functional import Operand
     from .tensor import Tensor
 
 
@@ -54,10 +53,15 @@ def attention_augmented(x: Operand, conv_out_w: Tensor, conv_out_b: Tensor | Non
     if odd or dk < 1:
         raise ValueError(f"attention_augmented: kqv_w has {kqv_w.shape[0]} output channels, "
                          f"expected 2 * dk + dv with dv = {dv} of attn_w")
-    kqv = F.conv2d(x, kqv_w, kqv_b)
+    x = as_tensor(x)
+    kqv = _convolve(x, kqv_w, kqv_b)
     attention = relative_attention(kqv, rel_h, rel_w, heads, dk, dv, original_form)
-    plain = F.conv2d(x, conv_out_w, conv_out_b, padding=kernel[0] // 2)
-    return F.cat([plain, F.conv2d(attention, attn_w, attn_b)], 1)
+    plain = _convolve(x, conv_out_w, conv_out_b, kernel[0] // 2)
+    return _core.concatenate([plain, _convolve(attention, attn_w, attn_b)], 1)
+
+
+def _convolve(x: _core.Tensor, weight: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor:
+    return _core.conv2d(x, weight, bias, (1, 1), (padding, padding), 1)
 
 
 def relative_attention(kqv: Operand, rel_h: Operand, rel_w: Operand, heads: int, dk: int, dv: int,
@@ -93,7 +97,7 @@ def relative_attention(kqv: Operand, rel_h: Operand, rel_w: Operand, heads: int,
     Raises:
         ValueError: for shapes that do not fit; the message names them.
     """
-    return _core.relative_attention(F._tensor(kqv), F._tensor(rel_h), F._tensor(rel_w), heads, dk,
+    return _core.relative_attention(as_tensor(kqv), as_tensor(rel_h), as_tensor(rel_w), heads, dk,
                                     dv, original_form)
 
 
@@ -114,5 +118,5 @@ def relative_attention_rows(kqv: Operand, rel_h: Operand, rel_w: Operand, heads:
     Raises:
         ValueError: for shapes that do not fit, an image or a position that is not there.
     """
-    return _core.relative_attention_rows(F._tensor(kqv), F._tensor(rel_h), F._tensor(rel_w), heads,
+    return _core.relative_attention_rows(as_tensor(kqv), as_tensor(rel_h), as_tensor(rel_w), heads,
                                          dk, dv, original_form, image, query)

@@ -14,20 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import _core
 from .autograd import is_relu_guided
 from .errors import unknown_name
+from .operands import Operand, as_tensor
 
 if TYPE_CHECKING:
-    from .functional import Operand
     from .tensor import Tensor
 
 __all__ = ["Gates", "block_gates", "ca", "nab", "new_block", "sa", "se", "sec"]
-
-
-def _tensor(value: Operand) -> _core.Tensor:
-    if isinstance(value, _core.Tensor):
-        return value
-    from .tensor import Tensor
-
-    return Tensor(value)
 
 
 def _input(x: Operand) -> _core.Tensor:
@@ -37,7 +29,7 @@ def _input(x: Operand) -> _core.Tensor:
             "guided backpropagation cannot reach the ReLU inside a block that is one operation: "
             "use the block's module, or compose it of plain operations"
         )
-    return _tensor(x)
+    return as_tensor(x)
 
 
 def se(x: Operand, w1: Tensor, w2: Tensor, *, relu: bool = False) -> Tensor:
@@ -214,4 +206,4 @@ def block_gates(block: str, x: Operand, *arguments: Any) -> Gates:
     function = getattr(_core, f"{block}_gates", None)
     if function is None:
         raise unknown_name("block", block, ["ca", "nab", "new_block", "sa", "se", "sec"])
-    return Gates(*function(_tensor(x), *arguments))
+    return Gates(*function(as_tensor(x), *arguments))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
-    from .functional import Operand, Pair
+    from .operands import Operand, Pair
 
 _Item: TypeAlias = "int | slice | EllipsisType | None"
 Index: TypeAlias = "_Item | tuple[_Item, ...]"

@@ -1,0 +1,47 @@
+"""What operations take: tensors, numbers and arrays that become constant ones, and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from operator import index
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from . import _core
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from .tensor import Tensor
+
+Pair = int | Sequence[int]
+Operand: TypeAlias = "Tensor | ArrayLike"
+
+
+def as_tensor(value: Operand | _core.Tensor) -> _core.Tensor:
+    """A tensor as it is; numbers and arrays become constant tensors."""
+    return value if isinstance(value, _core.Tensor) else _new_tensor(value)
+
+
+def _new_tensor(value: ArrayLike) -> _core.Tensor:
+    from .tensor import Tensor
+
+    return Tensor(value)
+
+
+def as_pair(value: Pair, function: str, name: str) -> tuple[int, int]:
+    """Rows and columns: one integer for both, or two."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return (int(value), int(value))
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        return (int(value[0]), int(value[1]))
+    raise ValueError(f"{function}: {name} must be an integer or two of them, got {value!r}")
+
+
+def as_integers(value: Pair, function: str, name: str) -> tuple[int, ...]:
+    """One integer, or several."""
+    try:
+        return tuple(map(index, value)) if isinstance(value, Iterable) else (index(value),)
+    except TypeError:
+        raise TypeError(f"{function}: {name} is {value!r}; expected one or more integers") from None
