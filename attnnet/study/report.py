@@ -14,7 +14,7 @@ from .inference import ALPHA, LEVEL, POWER
 from .plan import Family
 from .presets import PUBLISHED, PUBLISHED_NOTE
 from .results import Results
-from .sentences import _p
+from .sentences import p_text
 from .tables import cells, head, in_two, rows_csv, runs_csv
 
 _NOTES = (
@@ -187,7 +187,7 @@ def _published(results: Results, family: Family) -> tuple[list[str], list[list[s
 def _tests(results: Results, family: Family) -> tuple[list[str], list[list[str]]] | None:
     rows = [
         [row.name, str(seed), str(t.both), str(t.lost), str(t.gained), str(t.neither),
-         _p(t.exact), _p(t.mid)]
+         p_text(t.exact), p_text(t.mid)]
         for row in results.of(family) for seed, t in sorted(row.tests.items())
     ]  # fmt: skip
     names = ["block", "seed", "both right", "only the base", "only the block", "both wrong",

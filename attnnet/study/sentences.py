@@ -33,7 +33,7 @@ def sentence(row: Row) -> str:
             f"{gap.mean:+.2f} points, so that nothing says how far seeds spread."
         )
         return lead + text + _needed(row) + _missing(row)
-    figures += f"; p {_p(p)}{_corrected(row)}), over {_seeds(gap.count)}."
+    figures += f"; p {p_text(p)}{_corrected(row)}), over {_seeds(gap.count)}."
     joined = " from the base, " if row.verdict == "not told apart" else " than the base, "
     return lead + row.verdict + joined + figures + _needed(row) + _missing(row)
 
@@ -45,7 +45,7 @@ def _of_one_seed(row: Row) -> str:
         differ = "do" if row.mid < ALPHA else "do not even"
         text += (
             f" On the test images these two trained networks {differ} differ beyond chance "
-            f"(McNemar, mid-p {_p(row.mid)}{_corrected(row)})."
+            f"(McNemar, mid-p {p_text(row.mid)}{_corrected(row)})."
         )
     return text + _needed(row)
 
@@ -82,7 +82,7 @@ def _seeds(count: int) -> str:
     return f"{count} seed{'s' if count != 1 else ''}"
 
 
-def _p(p: float) -> str:
+def p_text(p: float) -> str:
     """A p-value with as many digits as it is worth."""
     if p < 0.0001:
         return "below 0.0001"

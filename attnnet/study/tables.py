@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .sentences import _p
+from .sentences import p_text
 
 if TYPE_CHECKING:
     from .inference import Mean
@@ -41,7 +41,7 @@ def cells(results: Results, row: Row) -> list[str]:
     found += [_number(row.accuracy, "mean"), _number(row.accuracy, "sd"), _range(row.accuracy)]
     found += [_number(row.difference, "mean", "+"), _range(row.difference, "+")]
     found.append("" if row.interval is None else _from_to(*row.interval, "+"))
-    found.append("" if math.isnan(row.p) else _p(row.p))
+    found.append("" if math.isnan(row.p) else p_text(row.p))
     found.append(row.verdict)
     for name in ("parameters", "multiply_adds"):
         value = row.figure(name)
@@ -57,7 +57,7 @@ def text(results: Results) -> str:
     for family in results.plan.families:
         rows = [[row.name, _count(row), _number(row.accuracy, "mean"),
                  _number(row.accuracy, "sd"), _number(row.difference, "mean", "+"),
-                 _range(row.difference, "+"), "" if math.isnan(row.p) else _p(row.p)]
+                 _range(row.difference, "+"), "" if math.isnan(row.p) else p_text(row.p)]
                 for row in results.of(family)]  # fmt: skip
         lines += [f"{family}:", *aligned(["block", "seeds", "test %", "sd", "to base",
                                           "95 % over seeds", "p"], rows)]  # fmt: skip
