@@ -75,13 +75,16 @@ class Page:
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table; columns of numbers stand to the right, and those of long text may wrap."""
-        cells = [list(row) for row in rows]
+        cells = list(rows)
         written = [[as_html(cell) for cell in row] for row in cells]
-        kinds = [" class=number" if it else "" for it in numeric_columns(written, len(head))]
-        for row in cells:
-            for i, cell in enumerate(row):
-                if not isinstance(cell, Html) and len(str(cell)) > _LONG:
-                    kinds[i] = " class=long"
+        long = {
+            i for row in cells for i, cell in enumerate(row)
+            if not isinstance(cell, Html) and len(str(cell)) > _LONG
+        }  # fmt: skip
+        kinds = [
+            " class=long" if i in long else " class=number" if is_number else ""
+            for i, is_number in enumerate(numeric_columns(written, len(head)))
+        ]
 
         def line(tag: str, cells: Sequence[str]) -> str:
             parts = (f"<{tag}{k}>{c}</{tag}>" for c, k in zip(cells, kinds, strict=True))
