@@ -14,8 +14,9 @@ class StopRequest:
     A training asks ``requested`` after each step and ends in order: the step is whole, a checkpoint
     is written. A second signal raises ``KeyboardInterrupt`` at once. Signals reach only the main
     thread, and only handlers that Python knows can be put back; elsewhere the context does nothing
-    and ``request`` alone sets the flag. A signal that was ignored (``nohup``) stays ignored. One
-    that reached a context within this one is this one's, too, once that has ended.
+    and ``request`` alone sets the flag. A signal that was ignored (``nohup``) stays ignored. Of two
+    such contexts, one within the other, a request to the outer one is the inner one's from its
+    beginning, and a signal that reached the inner one is the outer one's once that has ended.
 
     Attributes:
         requested: whether to stop.
@@ -59,14 +60,22 @@ class StopRequest:
                 continue
             self._before[number] = before
             signal.signal(number, self._handle)
+        for outer in self._around():
+            if outer.asked:
+                self._ask(outer.signal)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        around = {getattr(before, "__self__", None) for before in self._before.values()}
+        around = self._around()
         self._restore()
         for outer in around:
-            if isinstance(outer, StopRequest) and self.signal is not None:
+            if self.signal is not None:
                 outer._ask(self.signal)
+
+    def _around(self) -> set[StopRequest]:
+        """The request whose context this one's is within, if any."""
+        owners = {getattr(before, "__self__", None) for before in self._before.values()}
+        return {owner for owner in owners if isinstance(owner, StopRequest)}
 
     def _restore(self) -> None:
         for number, before in self._before.items():

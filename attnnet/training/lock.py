@@ -28,23 +28,26 @@ class FolderLock:
 
     def __init__(self, folder: str, name: str, what: str) -> None:
         self._path = os.path.join(folder, name)
+        self._fd: int | None = None
         for _ in range(100):
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-            owner = _read_owner(fd)
-            if not _flock(fd, owner):
-                os.close(fd)
-                who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
-                raise FolderInUseError(
-                    f"another {what} is using the folder {folder} ({who}). "
-                    "Choose another folder, or wait until it has ended."
-                )
-            # The file may have been removed by its last owner between our opening and locking it.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(fd), os.stat(self._path)):
-                    _write_owner(fd)
-                    self._fd: int | None = fd
-                    return
-            os.close(fd)
+            try:
+                owner = _read_owner(fd)
+                if not _flock(fd, owner):
+                    who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+                    raise FolderInUseError(
+                        f"another {what} is using the folder {folder} ({who}). "
+                        "Choose another folder, or wait until it has ended."
+                    )
+                # Its last owner may have removed the file between our opening and locking it.
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(fd), os.stat(self._path)):
+                        _write_owner(fd)
+                        self._fd = fd
+                        return
+            finally:
+                if self._fd is None:
+                    os.close(fd)
         raise CheckpointError(f"cannot lock the folder {folder}: {name} keeps vanishing.")
 
     def release(self) -> None:

@@ -1,5 +1,6 @@
 """One training a folder: locks, leftovers, room, folders that cannot be written to."""
 
+import errno
 import json
 import os
 import shutil
@@ -140,3 +141,14 @@ def test_room_on_the_disk(tmp_path, monkeypatch):
     run.require_room(5 << 20)
     with pytest.raises(CheckpointError, match="has 10 MiB free; the checkpoints need 12 MiB"):
         run.require_room(6 << 20)
+
+
+def test_a_lock_that_could_not_be_written_can_be_taken_later(tmp_path, monkeypatch):
+    def full(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock, "_write_owner", full)
+        with pytest.raises(OSError, match="No space left"):
+            lock.FolderLock(str(tmp_path), "a.lock", "training")
+    lock.FolderLock(str(tmp_path), "a.lock", "training").release()

@@ -43,8 +43,9 @@ def test_a_signal_reaches_those_around_too():
             assert not middle.requested
         assert inner.signal == middle.signal == outer.signal == signal.SIGTERM
         with StopRequest() as later:
-            pass
-        assert not later.requested
+            assert later.requested and later.signal == signal.SIGTERM
+    with StopRequest() as alone:
+        assert not alone.requested
 
 
 def test_an_ignored_signal_stays_ignored():
