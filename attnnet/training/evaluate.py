@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..markup import folded, table
+from ..nn.modes import evaluating
 
 if TYPE_CHECKING:
     from ..data import Dataset
@@ -162,11 +163,9 @@ def logits_of(
 
     total = len(dataset.labels)
     dataset = with_normalization(dataset, getattr(model, "normalization", None))
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        logits = np.empty((0, 0))
-        done = 0
+    logits = np.empty((0, 0))
+    done = 0
+    with evaluating(model):
         for batch in Loader(dataset, batch_size=batch_size, shuffle=False).epoch(0):
             part = _logits(model, batch.images, test_flip)
             if part.ndim != 2:
@@ -180,9 +179,6 @@ def logits_of(
             done += len(part)
             if on_batch is not None and on_batch(done, total):
                 raise EvaluationStopped
-    finally:
-        for module, mode in modes:
-            module.training = mode
     return logits
 
 
@@ -208,21 +204,20 @@ def with_normalization(
     channels = dataset.images.shape[1]
     if len(mean) != channels or len(std) != channels:
         raise DataError(
-            f"normalisation has {len(mean)} numbers; the images of {dataset.name!r} have "
-            f"{channels} channels."
+            f"normalisation has {len(mean)} means and {len(std)} deviations; the images of "
+            f"{dataset.name!r} have {channels} channels, expected one of each a channel."
         )
     return dataclasses.replace(dataset, mean=tuple(mean), std=tuple(std))
 
 
 def _logits(model: Module, images: np.ndarray, test_flip: bool) -> np.ndarray:
     """Logits (N, K) of one batch, float64."""
-    from .. import no_grad, tensor
+    from .. import tensor
 
-    with no_grad():
-        out = np.asarray(model(tensor(images)).numpy(), np.float64)
-        if test_flip:
-            mirrored = np.ascontiguousarray(images[..., ::-1])
-            out = (out + np.asarray(model(tensor(mirrored)).numpy(), np.float64)) / 2
+    out = np.asarray(model(tensor(images)).numpy(), np.float64)
+    if test_flip:
+        mirrored = np.ascontiguousarray(images[..., ::-1])
+        out = (out + np.asarray(model(tensor(mirrored)).numpy(), np.float64)) / 2
     return out
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
+from ..nn.modes import evaluating
 from .evaluate import with_normalization
 from .progress import duration
 
@@ -167,7 +168,7 @@ def check_sizes(recipe: Recipe, model: Module, channels: int, height: int, width
     Raises:
         ValueError: it does not; the message is the network's own, or says which size it was.
     """
-    from .. import data, no_grad, tensor
+    from .. import data, tensor
 
     for side in dict.fromkeys(recipe.train_sizes):
         if side > min(height, width):
@@ -176,25 +177,33 @@ def check_sizes(recipe: Recipe, model: Module, channels: int, height: int, width
                 "expected at most that."
             )
         size = data.Augmentation(sizes=(side,)).size(0, height, width)
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
         try:
-            with no_grad():
+            with evaluating(model):
                 model(tensor(np.zeros((1, channels, *size), np.float32)))
         except ValueError as error:
             raise ValueError(
                 f"recipe: train_sizes holds {side}, but {recipe.arch} {recipe.block or 'base'} "
                 f"takes no images of that size: {error}"
             ) from error
-        finally:
-            for module, mode in modes:
-                module.training = mode
 
 
 def model_config(model: Module) -> dict[str, Any]:
     """What ``create_model`` needs to make a model anew, as a checkpoint keeps it."""
     config = getattr(model, "config", None)
     return config if isinstance(config, dict) else {"custom": type(model).__name__}
+
+
+def optimizer_text(recipe: Recipe) -> str:
+    """How a recipe changes the weights, in a few words."""
+    momentum = f" momentum {recipe.momentum:g}" if recipe.optimizer == "sgd" else ""
+    nesterov = " (Nesterov)" if recipe.nesterov and recipe.optimizer == "sgd" else ""
+    span = "" if recipe.schedule_epochs is None else f" over {recipe.total_epochs} epochs"
+    spared = "" if recipe.decay_norms else " (none of norms and biases)"
+    averaged = "" if recipe.average is None else f", weights averaged ({recipe.average:g})"
+    return (
+        f"{recipe.optimizer} lr {recipe.lr:g} {recipe.schedule}{span}{momentum}{nesterov}, "
+        f"weight decay {recipe.weight_decay:g}{spared}{averaged}"
+    )
 
 
 def describe(
@@ -210,17 +219,11 @@ def describe(
     counts.append(f"{len(data.test):,} test images")
     threads = get_num_threads()
     steps = len(data.loader)
-    momentum = f" momentum {recipe.momentum:g}" if recipe.optimizer == "sgd" else ""
-    nesterov = " (Nesterov)" if recipe.nesterov and recipe.optimizer == "sgd" else ""
-    span = "" if recipe.schedule_epochs is None else f" over {recipe.total_epochs} epochs"
-    spared = "" if recipe.decay_norms else " (none of norms and biases)"
-    averaged = "" if recipe.average is None else f", weights averaged ({recipe.average:g})"
     lines = [
         f"{recipe.arch} {recipe.block or 'base'} on {recipe.dataset}: {parameters:,} parameters; "
         + ", ".join(counts),
         f"{recipe.epochs} epochs of {steps} steps of {recipe.batch_size} images; "
-        f"{recipe.optimizer} lr {recipe.lr:g} {recipe.schedule}{span}{momentum}{nesterov}, "
-        f"weight decay {recipe.weight_decay:g}{spared}{averaged}; seed {recipe.seed}; "
+        f"{optimizer_text(recipe)}; seed {recipe.seed}; "
         f"{threads} thread{'s' if threads != 1 else ''}",
     ]
     if recipe.train_sizes:

@@ -73,7 +73,7 @@ def test_wrong_arguments(images):
     with pytest.raises(DataError, match="holds no images"):
         evaluate(model, images.subset(slice(0, 0)))
     model.normalization = ((0.5,), (0.5,))
-    with pytest.raises(DataError, match=r"normalisation has 1 numbers; .* have 3 channels"):
+    with pytest.raises(DataError, match=r"normalisation has 1 means and 1 dev.* have 3 channels"):
         evaluate(model, images)
     model.normalization = None
     few = from_arrays(images.images, images.labels % 3, ["a", "b", "c"], layout="NCHW")
