@@ -19,7 +19,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back);
        max-width: 1200px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-p.note { color: var(--soft); }
+.note { color: var(--soft); }
 div.wide { overflow-x: auto; }
 table { border-collapse: collapse; margin-bottom: 1.2rem; }
 th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left;
@@ -69,6 +69,12 @@ class Page:
         """A paragraph; a note stands back."""
         self._parts.append(f"<p{' class=note' if note else ''}>{as_html(text)}</p>")
 
+    def items(self, texts: Sequence[str], kinds: Sequence[str] = ()) -> None:
+        """A list; ``kinds``: of each item "right", "wrong", "note" or "", default: none."""
+        marks = [f" class={kind}" if kind else "" for kind in kinds or [""] * len(texts)]
+        lines = (f"<li{m}>{as_html(text)}</li>" for text, m in zip(texts, marks, strict=True))
+        self._parts.append("<ul>" + "\n".join(lines) + "</ul>")
+
     def add(self, html: Html) -> None:
         """Anything that is HTML already, such as a picture."""
         self._parts.append(f"<div class=wide>{html}</div>")
@@ -113,3 +119,38 @@ class Page:
         from .training.files import write_atomically
 
         write_atomically(os.fspath(path), self.html().encode())
+
+
+class Markdown:
+    """The same for what has no colours and shows no pictures.
+
+    Args:
+        title: its heading.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._parts: list[str] = [f"# {title}"]
+
+    def heading(self, text: str) -> None:
+        """Begins a section."""
+        self._parts.append(f"## {text}")
+
+    def text(self, text: str, note: bool = False) -> None:
+        """A paragraph."""
+        self._parts.append(text)
+
+    def items(self, texts: Sequence[str], kinds: Sequence[str] = ()) -> None:
+        """A list."""
+        self._parts.append("\n".join(f"- {text}" for text in texts))
+
+    def table(self, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """A table."""
+        lines = (
+            "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |"
+            for row in [head, ["---"] * len(head), *rows]
+        )
+        self._parts.append("\n".join(lines))
+
+    def __str__(self) -> str:
+        """The whole of it."""
+        return "\n\n".join(self._parts) + "\n"

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         print(progress)
         print(f"to go on: {_again(args, progress.folder)}")
         return 128 + (progress.signal or 2)
-    print(study.Results(progress.folder))
+    print(study.Results(progress.folder, plan, progress.states))
     print(f"report: {study.write_report(progress.folder)}")
     return 1 if progress.count("failed") else 0
 
@@ -116,7 +116,9 @@ def _plan(args: argparse.Namespace) -> tuple[Plan, str | None]:
             option = "set" if changes else next(iter(keys))
             raise ValueError(f"--resume goes on with the plan in the folder; --{option} would "
                              "change it.")  # fmt: skip
-        return StudyFolder(args.resume).plan, args.output or args.resume
+        if args.output is not None:
+            raise ValueError("--resume goes on in the study's own folder; leave --output out.")
+        return StudyFolder(args.resume).plan(), args.resume
     if args.plan is not None:
         return Plan.from_file(args.plan, **keys), args.output
     if args.preset is not None:
@@ -150,11 +152,12 @@ def _field(text: str) -> tuple[str, Any]:
 
 def _list(plan: Plan) -> None:
     """Prints the runs of a plan, family by family."""
+    from ..study.sentences import training_text
+
     print(f"study {plan.name}: {len(plan.runs)} runs")
     for family in plan.families:
         rows = [placement or "base" for placement in plan.placements(family)]
         first = next(run.recipe for run in plan.runs if run.family == family)
-        print(f"{family}: {first.epochs} epochs of {first.optimizer}, "
-              f"validation {first.validation:g}")  # fmt: skip
+        print(f"{family}: {training_text(first)}")
         print(f"  {', '.join(rows)}")
         print(f"  seeds {', '.join(map(str, plan.seeds))}")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..markup import as_html, table
 from ..training.progress import duration, in_notebook
 from .folder import State
-from .plan import Run
 
 _OFTEN = {"terminal": 0.25, "notebook": 1.0}  # seconds between two drawings, at least
 _ORDER = ("running", "failed", "begun", "done", "waiting")
@@ -31,28 +31,33 @@ class Line:
     share_then: float = 0.0
     note: str = ""
 
-    def remaining(self, now: float) -> float | None:
-        """Seconds to its end, by its pace since it was started here; None: not known yet."""
+    def whole(self, now: float) -> float | None:
+        """Seconds that all of it takes at its pace since it was started here; None: not known."""
         gone = self.share - self.share_then
         if self.kind != "running" or gone <= 0:
             return None
-        return (now - self.since) / gone * (1 - self.share)
+        return (now - self.since) / gone
+
+    def remaining(self, now: float) -> float | None:
+        """Seconds to its end; None: not known yet."""
+        whole = self.whole(now)
+        return None if whole is None else whole * (1 - self.share)
 
 
 class Board:
     """The state of all runs, shown as it changes.
 
     Args:
-        title: of the study. runs: all of them, with the states that they are in.
+        title: of the study. states: by the name of each run the state that it is in.
         show: True: a table where there is room for one, else a line when a run starts or ends;
             "lines": the lines alone; False: nothing.
     """
 
     def __init__(
-        self, title: str, runs: Sequence[tuple[Run, State]], show: bool | str = True
+        self, title: str, states: Mapping[str, State], show: bool | str = True
     ) -> None:
         self.title = title
-        self.lines = {run.name: Line(state.kind, note=state.message) for run, state in runs}
+        self.lines = {name: Line(state.kind, note=state.message) for name, state in states.items()}
         self._place = _place() if show is True else "lines" if show else "nowhere"
         self._began = self._drawn = time.monotonic()
         self._height = 0
@@ -70,7 +75,8 @@ class Board:
 
     def _take(self, line: Line, name: str, kind: str, word: dict[str, Any]) -> None:
         if kind == "start":
-            line.kind, line.since, line.note = "running", 0.0, ""
+            line.kind, line.note = "running", ""
+            line.since, line.share_then = 0.0, line.share
             self._say(f"{name}: started")
         elif kind == "progress":
             if not line.since:
@@ -90,6 +96,10 @@ class Board:
         """How many runs are in a state."""
         return sum(line.kind == kind for line in self.lines.values())
 
+    def failures(self) -> dict[str, str]:
+        """Why runs failed, by their names."""
+        return {name: line.note for name, line in self.lines.items() if line.kind == "failed"}
+
     def summary(self) -> str:
         """All runs in one line."""
         parts = [f"{self.count('done')} of {len(self.lines)} runs done"]
@@ -104,16 +114,12 @@ class Board:
 
     def _remaining(self, now: float) -> float | None:
         """Seconds to the end of the study, as if all runs took as long as those that go."""
-        known = [
-            ((now - line.since) / (line.share - line.share_then), line)
-            for line in self.lines.values() if line.remaining(now) is not None
-        ]  # fmt: skip
+        known = [whole for line in self.lines.values() if (whole := line.whole(now)) is not None]
         if not known:
             return None
-        whole = sum(pace for pace, _ in known) / len(known)
         todo = sum(1 - line.share for line in self.lines.values()
                    if line.kind in ("running", "begun", "waiting"))  # fmt: skip
-        return whole * todo / len(known)
+        return statistics.fmean(known) * todo / len(known)
 
     def rows(self) -> list[list[str]]:
         """A row a run that there is something to say of: name, state, epochs, accuracy, rest."""

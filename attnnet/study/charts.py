@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..training.history import History
     from .plan import Family
     from .results import Results, Row
 
@@ -84,7 +83,9 @@ def _accuracies(results: Results, row: Row) -> np.ndarray:
     """(seeds, epochs) validation accuracy of the runs that are done."""
     found = []
     for one in row.done.values():
-        history: History = results.history(one.run)
+        history = results.history(one.run)
+        if history is None:
+            continue
         values = history.column(f"{history.held_out}_top1")
         found.append([math.nan if v is None else v for v in values])
     shortest = min(map(len, found), default=0)

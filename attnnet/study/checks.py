@@ -38,8 +38,11 @@ def tidy(plan: Plan) -> dict[str, Any]:
     """
     from ..models import find_model
 
-    if not isinstance(plan.name, str) or not plan.name.strip():
-        raise ValueError(f"plan: name is {plan.name!r}; expected text.")
+    name = plan.name
+    if not isinstance(name, str) or not name.strip() or name.startswith(".") or "/" in name:
+        raise ValueError(
+            f"plan: name is {name!r}; expected text that can name a folder: no '/', no '.' first."
+        )
     found: dict[str, Any] = {name: _strings(name, getattr(plan, name)) for name in _LISTS}
     for name in ("networks", "datasets"):
         if not found[name]:
@@ -123,17 +126,29 @@ def networks(runs: Iterable[Run]) -> None:
     Raises:
         ValueError: a network has no such stage, or a block cannot work there.
     """
+    from ..models import read_placement
+    from ..nn.registry import find_block
+
     for run in runs:
-        run.recipe.check_names()
+        recipe, arch = run.recipe, run.family.arch
+        recipe.check_names()
+        names = read_placement(run.block, stages=9, base="RESNET").blocks.values()
+        blocks = tuple(find_block(name) for name in dict.fromkeys(names))
         try:
-            _make(run.family.arch, run.block, run.recipe.image_size or 32, run.recipe.train_sizes)
+            _make(arch, run.block, recipe.image_size or 32, recipe.train_sizes, blocks)
         except ValueError as error:
-            raise ValueError(f"plan: {run.family.arch} with {run.block}: {error}") from None
+            raise ValueError(f"plan: {arch} with {run.block}: {error}") from None
 
 
 @cache
-def _make(arch: str, block: str | None, size: int, train_sizes: tuple[int, ...]) -> None:
-    """Makes a network, which says whether that can be; the random numbers stay where they are."""
+def _make(
+    arch: str, block: str | None, size: int, train_sizes: tuple[int, ...], blocks: tuple[Any, ...]
+) -> None:
+    """Makes a network, which says whether that can be; the random numbers stay where they are.
+
+    Args:
+        blocks: what is registered under the names in ``block``, which may change.
+    """
     from .. import create_model, get_rng_state, set_rng_state
     from ..training.recipe import Recipe
     from ..training.setup import check_sizes
@@ -176,7 +191,8 @@ def _seeds(seeds: Any) -> tuple[int, ...]:
     )  # fmt: skip
     if not good:
         raise ValueError(
-            f"plan: seeds is {seeds!r}; expected whole numbers of at least 0, or how many seeds."
+            f"plan: seeds is {seeds!r}; expected a list of whole numbers of at least 0 (a file, "
+            "from_dict and preset also take how many)."
         )
     _no_twins("seeds", tuple(seeds))
     return tuple(seeds)

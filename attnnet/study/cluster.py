@@ -17,18 +17,19 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import cores
 from ..errors import CheckpointError
 from ..training.interrupt import StopRequest
-from .execute import Task
-from .folder import STUDY, write_failure
+from .execute import Task, failed
+from .folder import STUDY
 from .runner import RETRIES, Event
-from .worker import Worker, death
+from .worker import Worker, ending
 
 if TYPE_CHECKING:
-    from distributed import Client, Variable
+    from distributed import Client, Future, Variable
 
 _MOMENT = 0.2  # seconds between two looks at what is asked
 _ANSWER = 10.0  # seconds to wait for the scheduler
@@ -71,6 +72,7 @@ class Cluster:
         self._tasks, self._event, self._client, self._threads = tasks, event, client, threads
         self._topic = f"attnnet-{uuid.uuid4().hex}"
         self._words: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+        self._futures: dict[str, Future] = {}
         self._started: set[str] = set()
         self._ended: set[str] = set()
 
@@ -109,26 +111,34 @@ class Cluster:
         _set(word, "go 0")
         threads = {} if self._threads else self._threads_of_workers()
         self._client.subscribe_topic(self._topic, self._hear)
-        futures = {
-            task.name: self._client.submit(
-                do, task.to_dict(), self._topic, self._threads, threads,
-                key=f"{task.name}-{self._topic}", pure=False,
-            ) for task in self._tasks
-        }  # fmt: skip
+        for task in self._tasks:
+            self._submit(task, threads)
         try:
             with StopRequest() as stop:
                 stopping, began, beat = False, time.monotonic(), 0
-                while len(self._ended) < len(futures):
+                while len(self._ended) < len(self._futures):
+                    next_beat = (time.monotonic() - began) // _BEAT > beat
+                    if next_beat:
+                        beat += 1
+                        self._forget_lost()
                     if stop.requested and not stopping:
                         stopping = True
                         _set(word, "stop")
-                        waiting = [f for n, f in futures.items() if n not in self._started]
-                        self._cancel(waiting)
-                    elif not stopping and (time.monotonic() - began) // _BEAT > beat:
-                        beat += 1
+                    elif next_beat and not stopping:
                         _set(word, f"go {beat}")
+                    if stopping:  # what no worker has begun, or only one that is gone
+                        self._cancel(self._started | self._ended)
                     self._drain()
-                    self._gather(futures, stopping)
+                    for task in self._tasks:
+                        outcome = self._outcome(task, stopping)
+                        if outcome is None:
+                            continue
+                        if outcome["state"] == "stopped" and not stopping:
+                            self._again(task.name, "the study was silent for too long")
+                            self._submit(task, threads)
+                        else:
+                            self._ended.add(task.name)
+                            self._event(task.name, {"event": "end", "outcome": outcome})
                 return not stop.requested
         except CommClosedError:
             raise ConnectionError(
@@ -138,12 +148,37 @@ class Cluster:
         finally:
             with contextlib.suppress(CommClosedError):
                 _set(word, "stop")
-                self._cancel([f for name, f in futures.items() if name not in self._ended])
+                self._cancel(self._ended)
                 self._client.unsubscribe_topic(self._topic)
 
-    def _cancel(self, futures: list[Any]) -> None:
+    def _submit(self, task: Task, threads: dict[str, int]) -> None:
+        self._futures[task.name] = self._client.submit(
+            do, task.to_dict(), self._topic, self._threads, threads,
+            key=f"{task.name}-{uuid.uuid4().hex}", pure=False,
+        )  # fmt: skip
+
+    def _cancel(self, spared: set[str]) -> None:
+        """Takes back all runs but these."""
+        futures = [
+            future for name, future in self._futures.items()
+            if name not in spared and not future.done()
+        ]  # fmt: skip
         if futures:
             self._client.cancel(futures)
+
+    def _forget_lost(self) -> None:
+        """Sees which runs have been begun by workers that are gone."""
+        if not self._started - self._ended:
+            return
+        at_work = {key for keys in self._client.processing().values() for key in keys}
+        for name in self._started - self._ended:
+            future = self._futures[name]
+            if future.key not in at_work and not future.done():
+                self._again(name, "its worker is gone")
+
+    def _again(self, name: str, why: str) -> None:
+        self._started.discard(name)
+        self._event(name, {"event": "again", "message": why})
 
     def _threads_of_workers(self) -> dict[str, int]:
         """By a worker's address, the cores of its machine over the tasks that it takes at once."""
@@ -173,27 +208,25 @@ class Cluster:
         if name not in self._ended:
             self._event(name, word)
 
-    def _gather(self, futures: dict[str, Any], stopping: bool) -> None:
-        """Books the runs that have ended."""
+    def _outcome(self, task: Task, stopping: bool) -> dict[str, Any] | None:
+        """That of a run which has just ended; None of any other.
+
+        Raises:
+            CommClosedError: the scheduler has dropped it.
+        """
         from distributed.comm import CommClosedError
 
-        for task in self._tasks:
-            future = futures[task.name]
-            if task.name in self._ended or not future.done():
-                continue
-            if future.cancelled() and not stopping:
-                raise CommClosedError  # nobody here has cancelled it
-            self._ended.add(task.name)
-            if future.status == "finished":
-                outcome = future.result()
-            elif stopping:
-                outcome = {"state": "stopped"}
-            else:  # the workers that took it died, one after another
-                error = future.exception()
-                message = " ".join(str(error).split())
-                outcome = {"state": "failed", "kind": type(error).__name__, "message": message}
-                write_failure(task.folder, outcome["kind"], message)
-            self._event(task.name, {"event": "end", "outcome": outcome})
+        future = self._futures[task.name]
+        if task.name in self._ended or not future.done():
+            return None
+        if future.status == "finished":
+            return future.result()
+        if stopping:
+            return {"state": "stopped"}
+        if future.cancelled():
+            raise CommClosedError  # nobody here has cancelled it
+        error = future.exception()  # the workers that took it died, one after another
+        return failed(task, type(error).__name__, " ".join(str(error).split()))
 
 
 def _set(word: Variable, text: str) -> None:
@@ -229,17 +262,15 @@ def do(
     share = threads or of_workers.get(me.address)
     # A worker that came later.
     share = share or max(1, _threads_of_machine() // me.state.nthreads)
-    task = Task(**{**fields, "imports": tuple(fields["imports"]), "threads": share})
-    studies = _Studies(topic)
-    for death_count in range(1, 2 + RETRIES):
-        outcome, how = _one_process(task, studies, me, topic)
+    task = replace(Task.from_dict(fields), threads=share)
+    study = _Study(topic)
+    for deaths in range(1, 2 + RETRIES):
+        outcome, how = _one_process(task, study, me, topic)
         if outcome is not None:
             return outcome
-        if death_count <= RETRIES:
+        if deaths <= RETRIES:
             me.log_event(topic, (task.name, {"event": "again", "message": how}))
-    message = f"{how}, {death_count} times"
-    write_failure(task.folder, "Died", message)
-    return {"state": "failed", "kind": "Died", "message": message}
+    return failed(task, "Died", f"{how}, {deaths} times")
 
 
 def _threads_of_machine() -> int:
@@ -249,7 +280,7 @@ def _threads_of_machine() -> int:
 
 
 def _one_process(
-    task: Task, studies: _Studies, me: Any, topic: str
+    task: Task, study: _Study, me: Any, topic: str
 ) -> tuple[dict[str, Any] | None, str]:
     """The run in a process: its outcome, or None and how the process died."""
     words: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -257,7 +288,7 @@ def _one_process(
     stopping = False
     try:
         while True:
-            if not stopping and studies.stopped:
+            if not stopping and study.stopped:
                 stopping = True
                 worker.stop()
             try:
@@ -270,15 +301,10 @@ def _one_process(
     finally:
         worker.kill()
         worker.join()
-    outcome = word["outcome"]
-    if stopping and outcome is None:
-        return {"state": "stopped"}, ""
-    if outcome is not None and (stopping or outcome["state"] != "stopped"):
-        return outcome, ""
-    return None, death(word["code"]) if outcome is None else "it was told to stop"
+    return ending(word, stopping)
 
 
-class _Studies:
+class _Study:
     """What the study says to its tasks: go on, or stop; its silence means stop, too."""
 
     def __init__(self, topic: str) -> None:

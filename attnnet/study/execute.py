@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, NaNLossError
 from ..own import import_modules
 from ..training.callbacks import BatchResult, Callback
 from ..training.folder import LAST
+from ..training.interrupt import StopRequest
 from ..training.lock import FolderInUseError
 from ..training.once import train
 from ..training.recipe import Recipe
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     from ..training import Evaluation, History
 
 Tell = Callable[[dict[str, Any]], None]
-_PATIENCE = 30.0  # seconds that a lock of the run's folder is waited for
+# Seconds that a lock of the run's folder is waited for: who holds it may have lost its study, which
+# on a cluster it notices after a minute, and is about to end after its step.
+_PATIENCE = 150.0
 _OFTEN = 0.5  # seconds between two reports of steps
 
 
@@ -48,8 +52,13 @@ class Task:
     threads: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values; ``Task(**fields)`` reads them."""
+        """The fields as plain values, which JSON can hold; ``from_dict`` reads them."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Task:
+        """The task that ``to_dict`` wrote."""
+        return cls(**{**fields, "imports": tuple(fields["imports"])})
 
 
 @dataclass
@@ -59,11 +68,17 @@ class Control:
     Attributes:
         threads: to compute with from the next step on; 0: as before.
         stop: end in order after the step.
+        request: of this process, which counts as well.
     """
 
     threads: int = 0
     stop: bool = False
-    told: float = field(default=0.0, repr=False)
+    request: StopRequest | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run is to end."""
+        return self.stop or (self.request is not None and self.request.requested)
 
 
 def execute(
@@ -91,7 +106,7 @@ def execute(
         if read_done(task.folder, recipe) is None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(task.folder, FAILED))
-            if not _train(task, recipe, Watch(tell, control), progress):
+            if not _train(task, recipe, tell, control, progress):
                 return {"state": "stopped"}
             from .measure import write_result
 
@@ -99,10 +114,14 @@ def execute(
     except KeyboardInterrupt:
         return {"state": "stopped"}
     except Exception as error:  # a block of ones own may raise anything
-        kind, message = type(error).__name__, _in_words(error)
-        write_failure(task.folder, kind, message)
-        return {"state": "failed", "kind": kind, "message": message}
+        return failed(task, type(error).__name__, _in_words(error))
     return {"state": "done"}
+
+
+def failed(task: Task, kind: str, message: str) -> dict[str, Any]:
+    """Books why a run failed; its outcome."""
+    write_failure(task.folder, kind, message)
+    return {"state": "failed", "kind": kind, "message": message}
 
 
 def _in_words(error: Exception) -> str:
@@ -111,11 +130,14 @@ def _in_words(error: Exception) -> str:
     return text if known else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
-def _train(task: Task, recipe: Recipe, watch: Watch, progress: bool | str) -> bool:
+def _train(
+    task: Task, recipe: Recipe, tell: Tell, control: Control, progress: bool | str
+) -> bool:
     """Trains; whether to the end."""
-    options: dict[str, Any] = {"callbacks": [watch], "progress": progress, "data": task.data}
+    options: dict[str, Any] = {"progress": progress, "data": task.data}
+    options["callbacks"] = [Watch(tell, control)]
     options["distributed"] = False  # a cluster's workers may have been started by MPI, too
-    history = _patiently(lambda: train(recipe, task.folder, **options))
+    history = _patiently(lambda: train(recipe, task.folder, **options), control)
     if not history.interrupted and not _has_predictions(task.folder):
         # The training is done, but what it said of the test images was lost: only that is made.
         history = Trainer.resume(os.path.join(task.folder, LAST), **options).fit()
@@ -124,13 +146,18 @@ def _train(task: Task, recipe: Recipe, watch: Watch, progress: bool | str) -> bo
 
 def _has_predictions(folder: str) -> bool:
     try:
-        return bool(Predictions.read(folder))
+        Predictions.read(folder)
     except CheckpointError:
         return False
+    return True
 
 
-def _patiently(work: Callable[[], History]) -> History:
-    """Does the work; where its folder is in use, waits for who may be about to end there."""
+def _patiently(work: Callable[[], History], control: Control) -> History:
+    """Does the work; where its folder is in use, waits for who may be about to end there.
+
+    Raises:
+        KeyboardInterrupt: it is told to stop meanwhile.
+    """
     end = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -138,6 +165,8 @@ def _patiently(work: Callable[[], History]) -> History:
         except FolderInUseError:
             if time.monotonic() > end:
                 raise
+            if control.stopped:
+                raise KeyboardInterrupt from None
             time.sleep(0.2)
 
 
@@ -150,6 +179,7 @@ class Watch(Callback):
 
     def __init__(self, tell: Tell, control: Control) -> None:
         self._tell, self._control = tell, control
+        self._told = -math.inf
 
     def _obey(self, trainer: Trainer) -> None:
         from .. import get_num_threads, set_num_threads
@@ -157,11 +187,11 @@ class Watch(Callback):
         wanted = self._control.threads
         if wanted and wanted != get_num_threads():
             set_num_threads(wanted)
-        if self._control.stop:
+        if self._control.stopped:
             trainer.stop()
 
     def _report(self, trainer: Trainer, share: float, **more: Any) -> None:
-        self._control.told = time.monotonic()
+        self._told = time.monotonic()
         self._tell({
             "event": "progress", "epochs": trainer.epoch, "of": trainer.recipe.epochs,
             "share": share, **more,
@@ -173,7 +203,7 @@ class Watch(Callback):
 
     def on_batch_end(self, trainer: Trainer, result: BatchResult) -> None:
         self._obey(trainer)
-        if time.monotonic() - self._control.told >= _OFTEN:
+        if time.monotonic() - self._told >= _OFTEN:
             done = result.epoch + (result.batch + 1) / result.batches
             self._report(trainer, done / trainer.recipe.epochs)
 

@@ -14,6 +14,7 @@ import contextlib
 import json
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,8 +70,7 @@ class StudyFolder:
         """The path of a run's folder, or of a file in it."""
         return self.file("runs", run.name, *names)
 
-    @property
-    def record(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         """What ``study.json`` holds.
 
         Raises:
@@ -91,53 +91,70 @@ class StudyFolder:
             raise CheckpointError(f"{path}: corrupt: its commands or its data are no text.")
         return record
 
-    @property
     def plan(self) -> Plan:
         """The plan of the study that the folder holds.
 
         Raises:
-            CheckpointError: it holds none. ValueError: a block of ones own is not registered.
+            CheckpointError: it holds none. ValueError: a block of one's own is not registered.
         """
-        return Plan.from_dict(self.record["plan"])
+        return Plan.from_dict(self.read()["plan"])
 
-    def open(self, plan: Plan, command: str, data: str | None = None) -> None:
-        """Makes the folder, takes its lock, and books the plan.
+    def open(self, plan: Plan) -> str | None:
+        """Makes the folder and takes its lock, for a plan.
 
-        Args:
-            plan: the study. command: that works on it. data: where the data sets' files are; None:
-                where they were before.
+        Returns:
+            Where the data sets' files were when the study began; None: nobody said.
 
         Raises:
             CheckpointError: another study is at work here, the folder holds another study, or it
                 cannot be written to.
         """
         try:
-            os.makedirs(self.path, exist_ok=True)
-            self._lock = FolderLock(self.path, LOCK, "study")
-            for name in filter(is_leftover, os.listdir(self.path)):
-                os.unlink(self.file(name))
-            record: dict[str, Any] = {"plan": {}, "commands": []}
-            if os.path.exists(self.file(STUDY)):
-                record = self.record
-                _check_grown(Plan.from_dict(record["plan"]), plan, self.path)
-            elif any(name != LOCK for name in os.listdir(self.path)):
-                raise CheckpointError(
-                    f"the folder {self.path} holds other things, but no study; choose another "
-                    "folder."
-                )
-            record["plan"], record["data"] = plan.to_dict(), data or record.get("data")
-            if command not in record["commands"]:
-                record["commands"] = [*record["commands"], command]
-            text = json.dumps(record, indent=1) + "\n"
-            write_atomically(self.file(STUDY), text.encode())
-        except OSError as error:
-            self.close()
-            raise CheckpointError(
-                f"cannot write to the folder {self.path}: {error.strerror or error}."
-            ) from error
+            with self._writing():
+                os.makedirs(self.path, exist_ok=True)
+                self._lock = FolderLock(self.path, LOCK, "study")
+                found = [name for name in os.listdir(self.path) if name != LOCK]
+                data = None
+                if STUDY in found:
+                    record = self.read()
+                    _check_grown(Plan.from_dict(record["plan"]), plan, self.path)
+                    data = record.get("data")
+                elif not all(is_leftover(name, STUDY) for name in found):
+                    raise CheckpointError(
+                        f"the folder {self.path} holds other things, but no study; choose another "
+                        "folder."
+                    )
+                for name in filter(is_leftover, found):
+                    os.unlink(self.file(name))
+                return data
         except BaseException:
             self.close()
             raise
+
+    def book(self, plan: Plan, command: str, data: str | None = None) -> None:
+        """Writes down what is done in the folder.
+
+        Args:
+            plan: the study. command: that works on it. data: where the data sets' files are.
+
+        Raises:
+            CheckpointError: the folder cannot be written to.
+        """
+        commands = self.read().get("commands", []) if os.path.exists(self.file(STUDY)) else []
+        if command not in commands:
+            commands = [*commands, command]
+        record = {"plan": plan.to_dict(), "commands": commands, "data": data}
+        with self._writing():
+            write_atomically(self.file(STUDY), (json.dumps(record, indent=1) + "\n").encode())
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write to the folder {self.path}: {error.strerror or error}."
+            ) from error
 
     def close(self) -> None:
         """Gives the lock back; does nothing without it."""
@@ -147,7 +164,17 @@ class StudyFolder:
 
     def state(self, run: Run) -> State:
         """Where a run stands, as its folder shows."""
-        return state_of(self.of(run), run.recipe)
+        return State("done") if self.done(run) is not None else self.undone(run)
+
+    def undone(self, run: Run) -> State:
+        """Where a run stands that is not done."""
+        with contextlib.suppress(OSError, ValueError, RecursionError), \
+                open(self.of(run, FAILED), encoding="utf-8") as file:  # fmt: skip
+            failure = json.load(file)
+            if isinstance(failure, dict):
+                kind = str(failure.get("kind"))
+                return State("failed", str(failure.get("message", "")), kind in FINAL)
+        return State("begun" if os.path.exists(self.of(run, LAST)) else "waiting")
 
     def done(self, run: Run) -> tuple[dict[str, Any], Predictions] | None:
         """The figures of a run that is done, and what it says of the images; None: it is not."""
@@ -185,20 +212,6 @@ def _is_result(result: Any) -> bool:
 def _is_number(value: Any) -> bool:
     """An ordinary one: no truth value, not NaN, nor too large for a float."""
     return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e300
-
-
-def state_of(folder: str, recipe: Recipe) -> State:
-    """Where a run's folder stands."""
-    if read_done(folder, recipe) is not None:
-        return State("done")
-    with contextlib.suppress(OSError, ValueError, RecursionError), \
-            open(os.path.join(folder, FAILED), encoding="utf-8") as file:  # fmt: skip
-        failure = json.load(file)
-        if isinstance(failure, dict):
-            kind = str(failure.get("kind"))
-            return State("failed", str(failure.get("message", "")), kind in FINAL)
-    begun = os.path.exists(os.path.join(folder, LAST))
-    return State("begun" if begun else "waiting")
 
 
 def write_failure(folder: str, kind: str, message: str) -> None:

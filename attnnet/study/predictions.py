@@ -32,8 +32,9 @@ class Predictions:
 
     @property
     def right(self) -> np.ndarray:
-        """(N,) bool: whether the class taken is the true one."""
-        return self.predictions == self.labels
+        """(N,) bool: whether the class taken is the true one, and was taken for a number (logits
+        that are NaN count as wrong)."""
+        return (self.predictions == self.labels) & ~np.isnan(self.confidence)
 
     @property
     def which(self) -> tuple[str, int]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
 
+from ..errors import CheckpointError, DataError
 from ..markup import Html, as_html
-from ..report import Page
+from ..report import Markdown, Page
 from ..training.files import write_atomically
 from .inference import ALPHA, LEVEL, POWER
+from .measure import BINS, LOOKED_AT
 from .plan import Family
 from .presets import PUBLISHED, PUBLISHED_NOTE
 from .results import Results
-from .sentences import p_text
+from .sentences import p_text, training_text
 from .tables import cells, head, in_two, rows_csv, runs_csv
 
 _NOTES = (
@@ -29,9 +30,10 @@ _NOTES = (
     "study spread: so many give the paired test, at its level over the number of comparisons, a "
     f"chance of {100 * POWER:g} %. Seeds that are added because of a result make it look surer "
     "than it is.",
-    "ECE: expected calibration error, 15 bins. Localisation: Grad-CAM for the true class against "
-    "the objects' masks, over up to 500 test images. Time a step is as it was in these runs, with "
-    "whatever else the machine did, and with more cores where fewer runs were left.",
+    f"ECE: expected calibration error, {BINS} bins. Localisation: Grad-CAM for the true class "
+    f"against the objects' masks, over up to {LOOKED_AT} test images. Time a step is as it was in "
+    "these runs, with whatever else the machine did, and with more cores where fewer runs were "
+    "left.",
 )
 
 
@@ -48,74 +50,98 @@ def write_report(folder: str | os.PathLike[str]) -> str:
     Raises:
         CheckpointError: the folder holds no study. OSError: a file cannot be written.
     """
-    results = Results(os.fspath(folder))
-    home = results.home
-    write_atomically(home.file("rows.csv"), rows_csv(results).encode())
-    write_atomically(home.file("runs.csv"), runs_csv(results).encode())
-    write_atomically(home.file("report.md"), markdown(results).encode())
-    page(results).write(home.file("report.html"))
-    return home.file("report.html")
+    results = Results(folder)
+    texts = {
+        "rows.csv": rows_csv(results), "runs.csv": runs_csv(results),
+        "report.md": str(markdown(results)), "report.html": page(results).html(),
+    }  # fmt: skip
+    for name, text in texts.items():
+        try:
+            write_atomically(results.home.file(name), text.encode())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, results.home.file(name)) from error
+    return results.home.file("report.html")
 
 
 def page(results: Results) -> Page:
     """The page. Figures need matplotlib; without it the page says so and has the rest."""
     found = Page(f"Study {results.plan.name}")
-    found.text(_state(results), note=True)
-    for family in results.plan.families:
-        found.heading(str(family))
-        for row in results.of(family):
-            found.text(_marked(row.sentence, row.verdict))
-        for names, rows in _tables(results, family):
-            found.table(names, rows)
-        _figures(found, results, family)
-        published = _published(results, family)
-        if published:
-            found.text("The study's published figures beside these")
-            found.table(*published)
-            found.text(PUBLISHED_NOTE, note=True)
-        tests = _tests(results, family)
-        if tests:
-            found.text("Each pair of trained networks by itself: McNemar's test on the test images")
-            found.table(*tests)
-    failed = [(n, s.message) for n, s in results.states.items() if s.kind == "failed"]
-    if failed:
-        found.heading("Failed")
-        found.table(["run", "why"], failed)
-    found.heading("How this was done")
-    for note in _NOTES:
-        found.text(note, note=True)
-    found.table(["", ""], _made_by(results))
+    _fill(found, results, lambda family: _figures(found, results, family))
     plan = json.dumps(results.plan.to_dict(), indent=1)
     found.add(Html(f"<details><summary>the plan</summary><pre>{as_html(plan)}</pre></details>"))
     return found
 
 
-def _figures(found: Page, results: Results, family: Family) -> None:
+def markdown(results: Results) -> Markdown:
+    """The same as Markdown, without its pictures."""
+    found = Markdown(f"Study {results.plan.name}")
+    _fill(found, results)
+    return found
+
+
+def _fill(
+    out: Page | Markdown, results: Results, figures: Callable[[Family], None] | None = None
+) -> None:
+    """Writes the report."""
+    out.text(_state(results), note=True)
+    for family in results.plan.families:
+        rows = results.of(family)
+        out.heading(str(family))
+        out.text(f"{training_text(rows[0].runs[0].recipe)}.", note=True)
+        kinds = [{"better": "right", "worse": "wrong"}.get(row.verdict, "") for row in rows]
+        out.items([row.sentence for row in rows], kinds)
+        for table in _tables(results, family):
+            out.table(*table)
+        if figures is not None:
+            figures(family)
+        published = _published(results, family)
+        if published:
+            out.text("The study's published figures beside these:")
+            out.table(*published)
+            out.text(PUBLISHED_NOTE, note=True)
+        tests = _tests(results, family)
+        if tests:
+            out.text("McNemar's test on the test images, each pair of trained networks by itself:")
+            out.table(*tests)
+    if results.failures:
+        out.heading("Failed")
+        out.table(["run", "why"], results.failures)
+    out.heading("How this was done")
+    out.items(_NOTES, ["note"] * len(_NOTES))
+    out.table(["", ""], _made_by(results))
+
+
+def _figures(out: Page, results: Results, family: Family) -> None:
+    """What only a page can show."""
+    from .charts import curves, effects, svg
     from .heat import heat_map
     from .strips import strips
 
     try:
-        from .charts import curves, effects, svg
-
         for make, what in ((effects, _EFFECTS), (curves, _CURVES)):
             figure = make(results, family)
             if figure is not None:
-                found.text(what)
-                found.add(svg(figure, what))
+                out.text(what)
+                out.add(svg(figure, what))
     except ModuleNotFoundError as error:
-        found.text(f"no figures: {error}", note=True)
+        out.text(f"no figures: {error}", note=True)
+    done = [one.run for row in results.of(family) for one in row.done.values()]
+    lost = [run.name for run in done if results.history(run) is None]
+    if lost:
+        names = ", ".join(lost)
+        out.text(f"no curve of {names}: history.json is missing there or corrupt", note=True)
     heat = heat_map(results, family)
     if heat is not None:
-        found.text("Block x stages: difference to the base in points (▲ better, ▼ worse)")
-        found.table(*heat)
+        out.text("Block x stages: difference to the base in points (▲ better, ▼ worse)")
+        out.table(*heat)
     try:
         pictures = strips(results, family)
-    except ModuleNotFoundError as error:  # Pillow
-        found.text(f"no pictures of images: {error}", note=True)
+    except (CheckpointError, DataError, ModuleNotFoundError, OSError, ValueError) as error:
+        out.text(f"no pictures of images: {error}", note=True)
         return
     if pictures is not None:
-        found.text("The same test images in every network")
-        found.table(*pictures)
+        out.text("The same test images in every network")
+        out.table(*pictures)
 
 
 _EFFECTS = (
@@ -125,43 +151,10 @@ _EFFECTS = (
 _CURVES = "Validation accuracy: mean over the seeds, from the lowest to the highest seed (band)"
 
 
-def markdown(results: Results) -> str:
-    """The report as Markdown, without its pictures."""
-    lines = [f"# Study {results.plan.name}", "", _state(results), ""]
-    for family in results.plan.families:
-        lines += [f"## {family}", ""]
-        lines += [f"- {row.sentence}" for row in results.of(family)]
-        for names, rows in _tables(results, family):
-            lines += ["", *_table(names, rows)]
-        lines.append("")
-        published = _published(results, family)
-        if published:
-            lines += ["The study's published figures beside these:", "", *_table(*published), "",
-                      PUBLISHED_NOTE, ""]  # fmt: skip
-        tests = _tests(results, family)
-        if tests:
-            lines += ["McNemar's test, each pair of trained networks by itself:", ""]
-            lines += [*_table(*tests), ""]
-    failed = [(n, s.message) for n, s in results.states.items() if s.kind == "failed"]
-    if failed:
-        lines += ["## Failed", "", *_table(["run", "why"], failed), ""]
-    lines += ["## How this was done", "", *(f"- {note}" for note in _NOTES), ""]
-    lines += _table(["", ""], _made_by(results))
-    return "\n".join(lines).rstrip() + "\n"
-
-
 def _tables(results: Results, family: Family) -> list[tuple[list[str], list[list[str]]]]:
     """What the rows reach, and what they cost: heads and rows of two tables."""
     rows = [in_two(cells(results, row)) for row in results.of(family)]
     return [(names, [row[i] for row in rows]) for i, names in enumerate(in_two(head(results)))]
-
-
-def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """A table in Markdown."""
-    def line(cells: Sequence[Any]) -> str:
-        return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
-
-    return [line(names), line(["---"] * len(names)), *map(line, rows)]
 
 
 def _state(results: Results) -> str:
@@ -197,7 +190,7 @@ def _tests(results: Results, family: Family) -> tuple[list[str], list[list[str]]
 
 def _made_by(results: Results) -> list[list[str]]:
     """Machines, versions and commands."""
-    rows = [["command", command] for command in results.home.record.get("commands", [])]
+    rows = [["command", command] for command in results.commands]
     machines: dict[str, None] = {}
     for row in results.rows:
         for one in row.done.values():
@@ -206,8 +199,4 @@ def _made_by(results: Results) -> list[list[str]]:
             machines[", ".join(f"{k} {v}" for k, v in shown.items())] = None
     return rows + [["machine", text] for text in machines]
 
-
-def _marked(text: str, verdict: str) -> Html | str:
-    kind = {"better": "right", "worse": "wrong"}.get(verdict)
-    return Html(f"<span class={kind}>{as_html(text)}</span>") if kind else text
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -50,32 +52,38 @@ class Row:
 
     Attributes:
         family: network, data set and recipe. block: the placement; None: the base.
-        done: its runs by seed. missing: seeds without a figure, and why.
+        runs: all of them. done: those that are, by seed. missing: seeds without a figure, and why.
         accuracy: test accuracy in per cent; None where no run is done.
-        difference: to the base on the same seeds, in points; None for the base, and without pairs.
+        difference: to the base on the same seeds and test images, in points; None for the base,
+            and without such pairs.
         differences: that of each seed, in points.
-        interval: 95 % interval of that difference over images and seeds at once, in points; None
-            for fewer than two seeds, or where the test images were not the same.
+        strange: seeds whose test images were not those of the base, so that nothing compares them.
+        interval: 95 % interval of the difference over images and seeds at once, in points; None
+            for fewer than two seeds.
         tests: McNemar's, a seed each, not corrected.
         p: of the paired t-test over seeds, after Holm's correction over all comparisons of the
             study; NaN where there is no test.
         mid: where one seed is compared, mid-p of its McNemar's test, corrected likewise; else NaN.
-        seeds_for_half: how many seeds would tell half a point; None: not known.
+        seeds_for_half: how many seeds would tell half a point, by how far the differences of
+            ``spread_of`` rows of the family spread; None: not known.
         comparisons: how many the corrections count: those that the plan makes, done or not.
     """
 
     family: Family
     block: str | None
-    done: dict[int, Done]
-    missing: dict[int, State]
+    runs: list[Run] = field(default_factory=list)
+    done: dict[int, Done] = field(default_factory=dict)
+    missing: dict[int, State] = field(default_factory=dict)
     accuracy: Mean | None = None
     difference: Mean | None = None
     differences: dict[int, float] = field(default_factory=dict)
+    strange: list[int] = field(default_factory=list)
     interval: tuple[float, float] | None = None
     tests: dict[int, McNemar] = field(default_factory=dict)
     p: float = math.nan
     mid: float = math.nan
     seeds_for_half: int | None = None
+    spread_of: int = 0
     comparisons: int = 0
 
     @property
@@ -116,7 +124,10 @@ class Results:
     """A study as far as it is done. ``print`` shows a table and a sentence a row, a notebook more.
 
     Args:
-        folder: of the study; it is read once, now. plan: default: the folder's.
+        folder: of the study; all but the curves is read once, now.
+        plan: default: the folder's.
+        states: where runs stand that are not done, as ``run`` found it; default: as the folder
+            shows, which does not know of a failure that the disk had no room for.
 
     Attributes:
         plan: the ``Plan``.
@@ -124,30 +135,54 @@ class Results:
         states: by a run's name where it stands: ``kind`` is "waiting", "begun", "done" or "failed",
             ``message`` why it failed.
         home: the folder with its files.
+        commands: that worked in it. data: where the data sets' files were; None: where
+            ``attnnet.data.load`` looks anyway.
 
     Raises:
         CheckpointError: the folder holds no study, or a corrupt one.
         ValueError: its plan names a block or network of ones own that is not registered.
     """
 
-    def __init__(self, folder: str, plan: Plan | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        plan: Plan | None = None,
+        states: Mapping[str, State] | None = None,
+    ) -> None:
         self.home = StudyFolder(folder)
-        self.plan = plan or self.home.plan
-        self.states = {run.name: self.home.state(run) for run in self.plan.runs}
-        self.rows = [
-            self._row(family, block)
-            for family in self.plan.families for block in self.plan.placements(family)
-        ]  # fmt: skip
-        for family in self.plan.families:
-            base = next(row for row in self.rows if (row.family, row.block) == (family, None))
-            for row in self.of(family):
-                if row.block is not None:
-                    _compare(row, base)
+        record = self.home.read()
+        self.plan = plan or Plan.from_dict(record["plan"])
+        self.commands: list[str] = record.get("commands", [])
+        self.data: str | None = record.get("data")
+        self.states: dict[str, State] = {}
+        self._families: dict[Family, dict[str | None, Row]] = {}
+        for run in self.plan.runs:
+            self._read(run, states or {})
+        self.rows = [row for family in self._families for row in self.of(family)]
+        for row in self.rows:
+            if row.done:
+                row.accuracy = mean_over_seeds([one.top1 for one in row.done.values()])
+            if row.block is not None:
+                _compare(row, self._families[row.family][None])
         self._correct()
+
+    def _read(self, run: Run, states: Mapping[str, State]) -> None:
+        rows = self._families.setdefault(run.family, {})
+        row = rows.setdefault(run.block, Row(run.family, run.block))
+        row.runs.append(run)
+        done = self.home.done(run)
+        if done is not None:
+            row.done[run.seed] = Done(run, *done)
+            self.states[run.name] = State("done")
+            return
+        state = states.get(run.name)
+        if state is None or state.kind == "done":
+            state = self.home.undone(run)
+        self.states[run.name] = row.missing[run.seed] = state
 
     def of(self, family: Family) -> list[Row]:
         """The rows of a family, the base first."""
-        return [row for row in self.rows if row.family == family]
+        return list(self._families[family].values())
 
     @property
     def is_done(self) -> bool:
@@ -155,46 +190,39 @@ class Results:
         return all(state.kind in ("done", "failed") for state in self.states.values())
 
     @property
-    def data(self) -> str | None:
-        """Where the data sets' files were; None: where ``attnnet.data.load`` looks anyway."""
-        return self.home.record.get("data")
+    def failures(self) -> list[tuple[str, str]]:
+        """Names of the runs that failed, and why."""
+        return [(n, state.message) for n, state in self.states.items() if state.kind == "failed"]
 
-    def history(self, run: Run) -> History:
-        """The curves of a run. Raises: OSError, ValueError: there are none."""
-        return History.from_json(self.home.of(run, "history.json"))
-
-    def _row(self, family: Family, block: str | None) -> Row:
-        row = Row(family, block, {}, {})
-        for run in self.plan.runs:
-            if (run.family, run.block) != (family, block):
-                continue
-            done = self.home.done(run)
-            if done is None:
-                row.missing[run.seed] = self.states[run.name]
-            else:
-                row.done[run.seed] = Done(run, *done)
-        if row.done:
-            row.accuracy = mean_over_seeds([one.top1 for one in row.done.values()])
-        return row
+    def history(self, run: Run) -> History | None:
+        """The curves of a run; None where they are missing or corrupt."""
+        try:
+            return History.from_json(self.home.of(run, "history.json"))
+        except (OSError, ValueError):
+            return None
 
     def _correct(self) -> None:
         """Holm's correction over all comparisons, and how many seeds half a point needs."""
         many = sum(row.block is not None for row in self.rows)
         compared = [row for row in self.rows if row.difference is not None]
-        tested = [row for row in compared if row.difference.count > 1]  # type: ignore[union-attr]
+        tested = [row for row in compared if len(row.differences) > 1]
         adjusted = holm([row.difference.p for row in tested], many)  # type: ignore[union-attr]
         for row, p in zip(tested, adjusted, strict=True):
             row.p = p
-        single = [row for row in compared if row not in tested and row.tests]
+        single = [row for row in compared if len(row.differences) == 1]
         mids = holm([test.mid for row in single for test in row.tests.values()], many)
         for row, mid in zip(single, mids, strict=True):
             row.mid = mid
+        # One deviation for the whole family: that of two or three seeds alone is mere luck.
+        squares: dict[Family, list[float]] = {}
+        for row in tested:
+            squares.setdefault(row.family, []).append(row.difference.sd**2)  # type: ignore[union-attr]
         for row in compared:
             row.comparisons = many
-            # One deviation for the whole family: that of two or three seeds alone is mere luck.
-            squares = [other.difference.sd**2 for other in tested if other.family == row.family]  # type: ignore[union-attr]
-            if squares:
-                sd = math.sqrt(statistics.fmean(squares))
+            found = squares.get(row.family)
+            if found:
+                row.spread_of = len(found)
+                sd = math.sqrt(statistics.fmean(found))
                 row.seeds_for_half = seeds_needed(HALF_A_POINT, sd, ALPHA / many)
 
     @cached_property
@@ -224,15 +252,21 @@ class Results:
 
 
 def _compare(row: Row, base: Row) -> None:
-    """Fills in what says how a row differs from its base, on the seeds that both have."""
-    pairs = [(base.done[seed], row.done[seed]) for seed in row.done if seed in base.done]
-    if not pairs:
-        return
-    row.differences = {two.run.seed: two.top1 - one.top1 for one, two in pairs}
-    row.difference = mean_over_seeds(list(row.differences.values()))
-    seeds = {two.run.seed: (one.said, two.said) for one, two in pairs}
-    alike = {seed: said for seed, said in seeds.items() if said[0].which == said[1].which}
-    row.tests = {seed: mcnemar(one.right, two.right) for seed, (one, two) in alike.items()}
-    if len(alike) == len(pairs) > 1:
-        gains = [100.0 * (two.right.astype(float) - one.right) for one, two in alike.values()]
-        row.interval = bootstrap(gains, len({two.which for _, two in alike.values()}) == 1)
+    """Fills in what says how a row differs from its base, on the seeds and the test images that
+    both have."""
+    gains, images = [], set()
+    for seed, two in row.done.items():
+        one = base.done.get(seed)
+        if one is None:
+            continue
+        if one.said.which != two.said.which:
+            row.strange.append(seed)
+            continue
+        row.differences[seed] = two.top1 - one.top1
+        row.tests[seed] = mcnemar(one.said.right, two.said.right)
+        gains.append(100.0 * (two.said.right.astype(float) - one.said.right))
+        images.add(two.said.which)
+    if gains:
+        row.difference = mean_over_seeds(list(row.differences.values()))
+    if len(gains) > 1:
+        row.interval = bootstrap(gains, len(images) == 1)

@@ -96,12 +96,14 @@ def run(
     path = os.path.join("studies", plan.name) if folder is None else os.fspath(folder)
     home = StudyFolder(path)
     given = None if data is None else os.path.abspath(data)
-    home.open(plan, command or f"attnnet.study.run(plan, {path!r})", given)
-    where = home.record["data"]
+    before = home.open(plan)
     try:
-        todo = [run for run in plan.runs if not _settled(home.state(run))]
+        where = given or before
+        states = {run.name: home.state(run) for run in plan.runs}
+        todo = [run for run in plan.runs if not _settled(states[run.name])]
         check_data(todo, where)
-        board = Board(plan.name, [(run, home.state(run)) for run in plan.runs], progress)
+        home.book(plan, command or f"attnnet.study.run(plan, {path!r})", where)
+        board = Board(plan.name, states, progress)
         tasks = [task_of(home, plan, run, where) for run in todo]
         with StopRequest() as stop:
             if scheduler is not None:
@@ -114,6 +116,9 @@ def run(
                 finished = Pool(tasks, board.event, slots, threads or get_num_threads()).run()
         board.draw(force=True)
         states = {run.name: home.state(run) for run in plan.runs}
+        for name, message in board.failures().items():
+            if states[name].kind not in ("done", "failed"):  # the disk had no room to book it
+                states[name] = State("failed", message)
         return Progress(path, states, not finished, stop.signal)
     finally:
         home.close()

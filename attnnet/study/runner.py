@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import queue
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ..training.interrupt import StopRequest
-from .execute import Task, execute
-from .folder import write_failure
-from .worker import Worker, death
+from .execute import Control, Task, execute, failed
+from .worker import Worker, ending
 
 Event = Callable[[str, dict[str, Any]], None]
 RETRIES = 2  # times that a run is begun again after its process died
@@ -54,7 +54,7 @@ def run_here(tasks: Iterable[Task], event: Event) -> bool:
             if stop.requested:
                 return False
             event(task.name, {"event": "start", "pid": os.getpid()})
-            outcome = execute(task, partial(event, task.name))
+            outcome = execute(task, partial(event, task.name), Control(request=stop))
             event(task.name, {"event": "end", "outcome": outcome})
             if outcome["state"] == "stopped":
                 return False
@@ -76,7 +76,7 @@ class Pool:
         self._waiting = deque(tasks)
         self._event, self._slots, self._cores, self._retries = event, workers, cores, retries
         self._running: dict[str, tuple[Task, Worker]] = {}
-        self._deaths: dict[str, int] = {}
+        self._deaths: Counter[str] = Counter()
         self._words: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
 
     def run(self) -> bool:
@@ -91,16 +91,24 @@ class Pool:
                 while self._running or (self._waiting and not stop.requested):
                     if stop.requested and not stopping:
                         stopping = True
-                        for _, worker in self._running.values():
-                            worker.stop()
+                        self._stop()
                     if not stopping:
                         self._start()
                     self._hear(stopping)
                 return not stop.requested
+        except Exception:  # what shows the events failed: the runs end in order all the same
+            self._stop()
+            for _, worker in self._running.values():
+                worker.join()
+            raise
         finally:
             for _, worker in self._running.values():
                 worker.kill()
                 worker.join()
+
+    def _stop(self) -> None:
+        for _, worker in self._running.values():
+            worker.stop()
 
     def _start(self) -> None:
         """Starts runs where there is room, and deals the cores."""
@@ -108,12 +116,12 @@ class Pool:
             going = min(self._slots, len(self._running) + len(self._waiting))
             task = self._waiting.popleft()
             threads = shares(self._cores, going)[len(self._running)]
-            task = Task(**{**task.to_dict(), "threads": threads})
+            task = replace(task, threads=threads)
             try:
                 worker = Worker(task, partial(self._heard, task.name))
             except OSError as error:  # no room for its folder, no process left
                 message = f"cannot start: {error.strerror or error}"
-                self._fail(task, type(error).__name__, message)
+                self._end(task, failed(task, type(error).__name__, message))
                 continue
             self._running[task.name] = (task, worker)
         if self._running:
@@ -137,25 +145,19 @@ class Pool:
             return
         task, worker = self._running.pop(name)
         worker.join()
-        outcome = word["outcome"]
-        stopped = outcome is not None and outcome["state"] == "stopped"
-        if outcome is None or (stopped and not stopping):
-            if stopping:
-                outcome = {"state": "stopped"}
-            else:
-                self._died(task, "it was told to stop" if stopped else death(word["code"]))
-                return
-        self._event(name, {"event": "end", "outcome": outcome})
+        outcome, how = ending(word, stopping)
+        if outcome is None:
+            self._died(task, how)
+        else:
+            self._end(task, outcome)
 
     def _died(self, task: Task, how: str) -> None:
-        deaths = self._deaths[task.name] = self._deaths.get(task.name, 0) + 1
-        if deaths <= self._retries:
+        self._deaths[task.name] += 1
+        if self._deaths[task.name] <= self._retries:
             self._event(task.name, {"event": "again", "message": how})
             self._waiting.appendleft(task)
-            return
-        self._fail(task, "Died", f"{how}, {deaths} times")
+        else:
+            self._end(task, failed(task, "Died", f"{how}, {self._deaths[task.name]} times"))
 
-    def _fail(self, task: Task, kind: str, message: str) -> None:
-        write_failure(task.folder, kind, message)
-        outcome = {"state": "failed", "kind": kind, "message": message}
+    def _end(self, task: Task, outcome: dict[str, Any]) -> None:
         self._event(task.name, {"event": "end", "outcome": outcome})

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from ..training.setup import optimizer_text
 from .inference import ALPHA, HALF_A_POINT
 
 if TYPE_CHECKING:
+    from ..training.recipe import Recipe
     from .results import Row
 
 
@@ -21,8 +23,10 @@ def sentence(row: Row) -> str:
         spread = "" if count < 2 else f", standard deviation {row.accuracy.sd:.2f}"
         return lead + f"{row.accuracy.mean:.2f} % over {_seeds(count)}{spread}." + _missing(row)
     if row.difference is None:
-        return lead + "cannot be compared: no seed is done both here and in the base." + \
-            _missing(row)  # fmt: skip
+        why = "no seed is done both here and in the base."
+        if row.strange:
+            why = "the test images were not those of the base."
+        return lead + "cannot be compared: " + why + _missing(row)
     if row.difference.count == 1:
         return lead + _of_one_seed(row) + _missing(row)
     gap, p = row.difference, row.p
@@ -51,14 +55,15 @@ def _of_one_seed(row: Row) -> str:
 
 
 def _needed(row: Row) -> str:
-    """How many seeds half a point needs, by the spread of all rows together; the row's own may be
-    wider than that."""
+    """How many seeds half a point needs; by the spread of all rows together, as the row's own may
+    be wider than that."""
     gap, needed = row.difference, row.seeds_for_half
     if needed is None:
         return " How many seeds would tell half a point cannot be estimated from these."
     told = row.verdict != "not told apart"
     if told or needed > gap.count or not gap.high - gap.mean < HALF_A_POINT:  # type: ignore[union-attr]
-        return f" About {_seeds(needed)} would tell half a point."
+        pooled = f" (by the spread of {row.spread_of} rows)" if row.spread_of > 1 else ""
+        return f" About {_seeds(needed)}{pooled} would tell half a point."
     return f" Half a point would most likely have shown: {_seeds(needed)} would do for that."
 
 
@@ -71,11 +76,24 @@ def _missing(row: Row) -> str:
     failed = [seed for seed, state in row.missing.items() if state.kind == "failed"]
     left = [seed for seed, state in row.missing.items() if state.kind != "failed"]
     text = ""
+    if row.strange and row.differences:
+        strange = ", ".join(map(str, row.strange))
+        text += f" Not compared, since the test images were not those of the base: seed {strange}."
     if failed:
         text += f" Failed: seed {', '.join(map(str, failed))}."
     if left:
         text += f" Not done yet: seed {', '.join(map(str, left))}."
     return text
+
+
+def training_text(recipe: Recipe) -> str:
+    """How the runs of a family are trained, in a line."""
+    held = recipe.validation
+    part = f"{held:,}" if isinstance(held, int) else f"{100 * held:g} %"  # type: ignore[operator]
+    return (
+        f"{recipe.epochs} epochs of {recipe.batch_size} images a step, {optimizer_text(recipe)}; "
+        f"{part} of the training images held out"
+    )
 
 
 def _seeds(count: int) -> str:

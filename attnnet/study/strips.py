@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import CheckpointError, DataError
 from ..markup import Html
 from ..report import picture
 
@@ -23,11 +22,15 @@ _SCALE = 2
 
 
 def strips(results: Results, family: Family) -> tuple[list[str], list[list[Html | str]]] | None:
-    """A table of pictures: a row a network, of the first seed that all of them have.
+    """A table of pictures: a row a network, of the seed that most of them have.
 
     Returns:
-        The head and the rows; None where no two networks share a seed, the images or checkpoints
-        are not there any more, or nobody knows which layer to look at.
+        The head and the rows; None where no two networks share a seed, or where the images have
+        neither one channel nor three.
+
+    Raises:
+        CheckpointError, DataError, OSError: checkpoints or images are not there any more.
+        ValueError: nobody knows which layer of a network to look at.
     """
     from .. import explain
     from ..training.checkpoint import load_model
@@ -37,14 +40,9 @@ def strips(results: Results, family: Family) -> tuple[list[str], list[list[Html 
     if len(shown) < 2:
         return None
     recipe = next(iter(shown.values())).run.recipe
-    try:
-        test = load_data(recipe, results.data, download=False).test
-        some = test.subset(np.unique(np.arange(IMAGES) * 7919 % len(test)))
-        models = {name: load_model(results.home.of(one.run)) for name, one in shown.items()}
-        for model in models.values():
-            explain.last_layer(model)
-    except (DataError, CheckpointError, ValueError, OSError):
-        return None
+    models = {name: load_model(results.home.of(one.run)) for name, one in shown.items()}
+    test = load_data(recipe, results.data, download=False).test
+    some = test.subset(np.unique(np.arange(IMAGES) * 7919 % len(test)))  # of many classes
     if some.channels not in (1, 3):
         return None
     plain = np.broadcast_to(some.images, (len(some), 3, some.height, some.width))

@@ -14,25 +14,23 @@ if TYPE_CHECKING:
     from .inference import Mean
     from .results import Results, Row
 
-# CSV columns of a row, beside its family and block: name and how it is read.
-_FIGURES = ("mean", "sd", "low", "high")
-
-
-WHAT = 10  # so many columns say how good the rows are; the rest, after the name, what they cost
+_REACHED = [
+    "block", "seeds", "test %", "sd", "95 % over seeds", "to base", "95 % over seeds",
+    "95 % over images and seeds", "p", "",
+]  # fmt: skip
+_COSTS = ["parameters", "multiply-adds", "ms a step", "ECE %"]
 
 
 def in_two(columns: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The columns of :func:`head` or :func:`cells` for two tables, as one is too wide to read."""
-    return [*columns[:WHAT]], [columns[0], *columns[WHAT:]]
+    """The columns of :func:`head` or :func:`cells` for two tables, as one is too wide to read:
+    what the rows reach, and what they cost."""
+    many = len(_REACHED)
+    return [*columns[:many]], [columns[0], *columns[many:]]
 
 
 def head(results: Results) -> list[str]:
     """The columns of :func:`cells`."""
-    return [
-        "block", "seeds", "test %", "sd", "95 % over seeds", "to base", "95 % over seeds",
-        "95 % over images and seeds", "p", "", "parameters", "multiply-adds", "ms a step", "ECE %",
-        *(f"{name} %" for name in results.measures),
-    ]  # fmt: skip
+    return [*_REACHED, *_COSTS, *(f"{name} %" for name in results.measures)]
 
 
 def cells(results: Results, row: Row) -> list[str]:
@@ -62,8 +60,7 @@ def text(results: Results) -> str:
         lines += [f"{family}:", *aligned(["block", "seeds", "test %", "sd", "to base",
                                           "95 % over seeds", "p"], rows)]  # fmt: skip
         lines += ["", *(row.sentence for row in results.of(family)), ""]
-    failed = [(n, s.message) for n, s in results.states.items() if s.kind == "failed"]
-    lines += [f"failed: {name}: {message}" for name, message in failed]
+    lines += [f"failed: {name}: {message}" for name, message in results.failures]
     return "\n".join(lines).rstrip()
 
 
@@ -89,7 +86,8 @@ def rows_csv(results: Results) -> str:
             "recipe": row.family.recipe, "block": row.name, "seeds": len(row.done),
         }  # fmt: skip
         for what, mean in (("test_top1", row.accuracy), ("difference", row.difference)):
-            line |= {f"{what}_{name}": mean and getattr(mean, name) for name in _FIGURES}
+            line |= {f"{what}_{name}": mean and getattr(mean, name)
+                     for name in ("mean", "sd", "low", "high")}  # fmt: skip
         line["difference_low_images_and_seeds"] = row.interval and row.interval[0]
         line["difference_high_images_and_seeds"] = row.interval and row.interval[1]
         line |= {"p": row.difference and row.difference.p, "p_holm": row.p, "verdict": row.verdict,
@@ -105,9 +103,7 @@ def runs_csv(results: Results) -> str:
     """A line a run: its state, its figures, and McNemar's test against the base of its seed."""
     lines = []
     for row in results.rows:
-        for run in results.plan.runs:
-            if (run.family, run.block) != (row.family, row.block):
-                continue
+        for run in row.runs:
             state, done = results.states[run.name], row.done.get(run.seed)
             line: dict[str, Any] = {
                 "run": run.name, "network": row.family.arch, "dataset": row.family.dataset,

@@ -91,7 +91,24 @@ class Worker:
         hear({"event": "end", "outcome": outcome, "code": code})
 
 
-def death(code: int) -> str:
+def ending(word: dict[str, Any], stopping: bool) -> tuple[dict[str, Any] | None, str]:
+    """What the last event of a worker says: the outcome of its run; or None, where the run is to
+    be begun again, and how the process ended.
+
+    Args:
+        stopping: whether the run was asked to stop.
+    """
+    outcome = word["outcome"]
+    if stopping:
+        return outcome or {"state": "stopped"}, ""
+    if outcome is None:
+        return None, _death(word["code"])
+    if outcome["state"] == "stopped":
+        return None, "it was told to stop"
+    return outcome, ""
+
+
+def _death(code: int) -> str:
     """How a process died, in words."""
     if code >= 0:
         return f"its process ended without a word (exit code {code})"
@@ -112,7 +129,7 @@ def main() -> None:
             out.write(json.dumps(event).encode() + b"\n")
             out.flush()
 
-    task = Task(**json.loads(sys.stdin.readline()))
+    task = Task.from_dict(json.loads(sys.stdin.readline()))
     control = Control()
     threading.Thread(target=_obey, args=(control,), daemon=True).start()
     tell({"event": "start", "pid": os.getpid()})

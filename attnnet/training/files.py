@@ -12,9 +12,9 @@ TEMPORARY = ".tmp"  # how temporary names end; what a killed process left is fou
 _serial = itertools.count()
 
 
-def is_leftover(name: str) -> bool:
-    """Whether a file's name is that of a temporary one."""
-    return name.startswith(".") and name.endswith(TEMPORARY)
+def is_leftover(name: str, of: str = "") -> bool:
+    """Whether a file's name is that of a temporary one, ``of`` that file (default: of any)."""
+    return name.startswith(f".{of}." if of else ".") and name.endswith(TEMPORARY)
 
 
 def sync_folder(path: str) -> None:

@@ -22,7 +22,8 @@ def make(folder, plan, skill, images=1000, spread=0.0, noise=0, of_images=None, 
         leave: names of runs that are left undone.
     """
     home = StudyFolder(folder)
-    home.open(plan, "made up")
+    home.open(plan)
+    home.book(plan, "made up")
     home.close()
     for place, run in enumerate(plan.runs):
         if run.name in leave:

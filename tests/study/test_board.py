@@ -26,7 +26,7 @@ def clock(monkeypatch):
 
 
 def states(*kinds):
-    return [(run, State(kind)) for run, kind in zip(plan().runs, kinds, strict=True)]
+    return {run.name: State(kind) for run, kind in zip(plan().runs, kinds, strict=True)}
 
 
 def progress(share, epochs=0, **more):
@@ -55,6 +55,18 @@ def test_a_terminal_shows_what_goes_on_and_how_long_it_takes(monkeypatch, clock)
     assert "\x1b[1F\x1b[J" in out.getvalue(), "drawn over the last drawing"
     board.event(SE, {"event": "end", "outcome": {"state": "failed", "message": "why", "kind": "x"}})
     assert out.getvalue().endswith(f"  {SE}  failed  7/10  61.23 %  why\n")
+
+
+def test_a_run_that_is_begun_again_has_no_pace_yet(clock):
+    board = Board("mine", states(*["waiting"] * 4), show=False)
+    board.event(SE, {"event": "start", "pid": 1})
+    board.event(SE, progress(0.1))
+    clock.time += 60
+    board.event(SE, progress(0.5))
+    assert board.lines[SE].remaining(clock.time) == 75
+    board.event(SE, {"event": "again", "message": "it died"})
+    board.event(SE, {"event": "start", "pid": 2})
+    assert board.lines[SE].remaining(clock.time) is None
 
 
 def test_nothing_is_drawn_twice_in_a_moment(monkeypatch, clock):

@@ -80,7 +80,8 @@ def workers(scheduler, folder, count):
 def test_a_killed_worker_loses_nothing_and_no_run_is_done_twice(scheduler, tmp_path):
     of = plan(recipe={**plan().changes, "epochs": 20})
     home = StudyFolder(tmp_path / "s")
-    home.open(of, "test")
+    home.open(of)
+    home.book(of, "test")
     events, killed = [], []
     with workers(scheduler, tmp_path, 2) as processes_of, connect(scheduler) as client:
         client.wait_for_workers(2, timeout=60)
@@ -127,6 +128,51 @@ def test_interrupted_it_goes_on(scheduler, tmp_path):
         assert not list(tmp_path.glob("s/runs/*/train.lock")), "nothing goes on in the background"
         progress = run(of, tmp_path / "s", scheduler=scheduler, progress=False)
         assert progress.count("done") == 2 and not progress.interrupted
+
+
+def test_interrupted_when_the_last_worker_is_gone(scheduler, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "_BEAT", 0.2)
+    of = plan(seeds=1, blocks=[], stages=[], recipe={**plan().changes, "epochs": 100})
+    with workers(scheduler, tmp_path, 1) as processes_of:
+        begun = tmp_path / "s" / "runs" / of.runs[0].name / "last.safetensors"
+        said = []
+
+        def lines():
+            said.append(capsys.readouterr().out)
+            return "".join(said)
+
+        def kill():
+            wait_for(begun.exists)
+            processes_of["w0"].kill()
+            wait_for(lambda: "its worker is gone" in lines())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=kill).start()
+        progress = run(of, tmp_path / "s", scheduler=scheduler, progress="lines")
+    assert progress.interrupted and progress.states[of.runs[0].name].kind == "begun"
+
+
+def test_runs_that_lost_sight_of_the_study_are_begun_again(scheduler, tmp_path, monkeypatch):
+    """As when the study's machine slept: its tasks stop, and it goes on."""
+    monkeypatch.setattr(cluster, "_BEAT", 2.0)
+    of = plan(seeds=1, blocks=[], stages=[], recipe={**plan().changes, "epochs": 60})
+    home = StudyFolder(tmp_path / "s")
+    home.open(of)
+    home.book(of, "test")
+    again = []
+    with workers(scheduler, tmp_path, 1), connect(scheduler) as client:
+
+        def event(name, word):
+            if word["event"] == "again":
+                again.append(word["message"])
+            elif word["event"] == "progress" and word["epochs"] >= 2 and not again:
+                distributed.Variable(runs._topic, client=client).set("stop")
+
+        runs = Cluster(tasks(tmp_path / "s", of), event, client)
+        assert runs.run()
+    assert set(again) == {"the study was silent for too long"}
+    assert home.state(of.runs[0]).kind == "done"
+    home.close()
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds processes in /proc")

@@ -45,7 +45,8 @@ def test_the_list_of_runs(capsys, tmp_path):
     assert study("--preset resnet18-cifar100 --seeds 5 6 --set epochs=7 nesterov=true --list") == 0
     assert capsys.readouterr().out == (
         "study resnet18-cifar100: 10 runs\n"
-        "resnet18 on cifar100: 7 epochs of sgd, validation 0.1\n"
+        "resnet18 on cifar100: 7 epochs of 128 images a step, sgd lr 0.1 cosine momentum 0.9 "
+        "(Nesterov), weight decay 0.0005; 10 % of the training images held out\n"
         "  base, SE_SA_12, SEC_SA_12, CBAM_12, NEW_12\n"
         "  seeds 5, 6\n"
     )
@@ -56,7 +57,7 @@ def test_a_plan_in_a_file(capsys, tmp_path):
     (tmp_path / "mine.json").write_text(json.dumps({**plan().to_dict(), "name": "mine"}))
     assert study("mine.json --seeds 3 --set epochs=9 --list") == 0
     out = capsys.readouterr().out
-    assert "study mine: 6 runs" in out and "9 epochs of adamw" in out
+    assert "study mine: 6 runs" in out and "9 epochs of 32 images a step, adamw" in out
     (tmp_path / "short.json").write_text(json.dumps({"networks": "vgg11"}))
     assert study("short.json --list") == 0 and "study short: 1 runs" in capsys.readouterr().out
 

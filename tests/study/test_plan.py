@@ -137,13 +137,14 @@ def test_what_says_where_it_stands_is_not_counted_at_every_stage():
         ({"seeds": [1, 1]}, "seeds holds 1 twice"),
         ({"seeds": 0}, "seeds is 0; expected a list, or how many"),
         ({"seeds": 10**9}, "that makes 1,000,000,000 runs; expected at most 10,000"),
-        ({"seeds": [True]}, "seeds is .*expected whole numbers"),
+        ({"seeds": [True]}, "seeds is .*expected a list of whole numbers"),
         ({"validation": None}, "validation is None; a study chooses .* never on the test images"),
         ({"recipe": {"validation": None}}, "recipe sets validation to None"),
         ({"validation": 1.5}, "validation is 1.5"),
         ({"recipes": {"a b": {}, "a_b": {}}}, "two runs would be called"),
         ({"imports": ["no_such_module"]}, "imports names 'no_such_module', which Python does not"),
         ({"name": ""}, "name is ''; expected text"),
+        ({"name": "../elsewhere"}, "name is '../elsewhere'; expected text that can name a folder"),
     ],
 )
 def test_what_cannot_be_is_refused(changes, expected):
@@ -157,6 +158,18 @@ def test_checking_networks_leaves_the_random_numbers_alone():
     checks._make.cache_clear()
     plan()
     assert attnnet.get_rng_state() == before
+
+
+def test_a_block_that_is_registered_anew_is_checked_anew():
+    attnnet.register_block("MINE", lambda channels: attnnet.nn.Identity())
+    plan(blocks=["MINE"])
+
+    def refuses(channels):
+        raise ValueError("not with so many channels")
+
+    attnnet.register_block("MINE", refuses)
+    with pytest.raises(ValueError, match="small with MINE_1.*: not with so many channels"):
+        plan(blocks=["MINE"])
 
 
 def test_small_recipe_is_used():

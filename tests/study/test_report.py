@@ -146,7 +146,9 @@ def test_the_same_images_in_every_network(tmp_path, monkeypatch):
     of = plan(blocks=["CBAM"], seeds=1, recipe={**plan().changes, "epochs": 1})
     run(of, tmp_path / "s", 0, progress=False)
     results = Results(str(tmp_path / "s"))
-    assert strips(results, of.families[0]) is None, "nobody knows which layer to look at"
+    with pytest.raises(ValueError, match="layer"):
+        strips(results, of.families[0])
+    assert "no pictures of images: " in read(write_report(results.home.path))[1]
     for module in (layers, explain):
         monkeypatch.setattr(module, "last_layer", lambda model: "features.2")
     head, rows = strips(results, of.families[0])
@@ -155,3 +157,19 @@ def test_the_same_images_in_every_network(tmp_path, monkeypatch):
     assert rows[2][2].startswith('<img alt="spatial masks of CBAM_1"')
     reader, _ = read(write_report(results.home.path))
     assert reader.tags.count("img") == 4
+
+
+def test_a_lost_history_costs_its_curve_alone(made):
+    pytest.importorskip("matplotlib", reason="draws the figures (attnnet[plots])")
+    with open(made.of(made.plan().runs[0], "history.json"), "w") as file:
+        file.write("[")
+    reader, text = read(write_report(made.path))
+    assert "no curve of small-base-shapes-s42: history.json is missing there or corrupt" in text
+    assert reader.tags.count("svg") == 2
+    assert "no pictures of images: " in text, "there are no checkpoints"
+
+
+def test_the_report_says_what_was_trained(made):
+    _, text = read(write_report(made.path))
+    line = "2 epochs of 32 images a step, adamw lr 0.002 onecycle, weight decay 0.05; 10 % of the"
+    assert line in text

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from attnnet.errors import CheckpointError
-from attnnet.study.folder import write_failure
+from attnnet.study.folder import State, write_failure
 from attnnet.study.inference import holm, mean_over_seeds
 from attnnet.study.results import Results
 from attnnet.study.tables import cells, head, rows_csv, runs_csv, text
@@ -64,7 +64,7 @@ def test_sentences(results):
     assert better.startswith("SE_1: better than the base, +") and "3 comparisons" in better
     assert worse.startswith("CA_1: worse than the base, -") and "over 6 seeds." in worse
     assert same.startswith("SA_1: not told apart from the base, ")
-    assert "About " in same and "seeds would tell half a point." in same
+    assert "About " in same and "seeds (by the spread of 3 rows) would tell half a point." in same
 
 
 def test_enough_seeds_say_so(tmp_path):
@@ -121,8 +121,8 @@ def test_differences_that_only_rounding_tells_apart_are_the_same(tmp_path):
     assert row.seeds_for_half is None
 
 
-def test_two_seeds_of_equal_networks_seldom_tell_apart(tmp_path):
-    """Whole studies of ten rows and two seeds in which no block changes anything."""
+def test_two_seeds_of_equal_networks_seldom_tell_apart():
+    """The figures of studies of ten rows and two seeds in which no block changes anything."""
     random, found, trials = np.random.default_rng(5), 0, 300
     for _ in range(trials):
         rights = random.normal(0.9, 0.005, (11, 2))
@@ -172,7 +172,36 @@ def test_other_test_images_are_not_compared_one_by_one(tmp_path):
     _, said = home.done(one)
     dataclasses.replace(said, images="strange").write(home.of(one))
     row = row_of(Results(home.path), "SE_1")
-    assert row.interval is None and set(row.tests) == {43} and row.difference.count == 2
+    assert row.interval is None and set(row.tests) == set(row.differences) == {43}
+    assert row.difference.count == 1 and row.verdict == "not told apart"
+    assert row.sentence.endswith(
+        " Not compared, since the test images were not those of the base: seed 42."
+    )
+    for one in (run for run in of.runs if run.block == "SE_1"):
+        dataclasses.replace(home.done(one)[1], images="strange").write(home.of(one))
+    row = row_of(Results(home.path), "SE_1")
+    assert row.sentence == (
+        "SE_1: cannot be compared: the test images were not those of the base."
+    )
+
+
+def test_logits_that_are_no_numbers_are_wrong(tmp_path):
+    of = plan(blocks=["SE"], seeds=1)
+    home = make(tmp_path / "s", of, {None: 1.0, "SE_1": 1.0})
+    one = next(run for run in of.runs if run.block == "SE_1")
+    _, said = home.done(one)
+    said.confidence[:3] = np.nan
+    said.write(home.of(one))
+    assert row_of(Results(home.path), "SE_1").tests[42].lost == 3
+
+
+def test_what_run_knows_and_the_disk_does_not(tmp_path):
+    of = plan(blocks=["SE"], seeds=1)
+    home = make(tmp_path / "s", of, SKILL, leave=["small-SE_1-shapes-s42"])
+    states = {run.name: State("failed", "no room") for run in of.runs}
+    results = Results(home.path, states=states)
+    assert results.failures == [("small-SE_1-shapes-s42", "no room")], "the other is done"
+    assert "failed: small-SE_1-shapes-s42: no room" in str(results)
 
 
 def test_a_result_of_another_recipe_does_not_count(tmp_path):

@@ -1,11 +1,13 @@
 """Studies: runs in processes, killed, failing, interrupted; whatever happens, the same figures."""
 
+import dataclasses
 import json
 import os
 import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,13 +16,14 @@ from reference import processes
 
 import attnnet
 from attnnet.errors import CheckpointError, DataError
-from attnnet.study import run
+from attnnet.study import execute, run
 from attnnet.study.execute import Task
 from attnnet.study.folder import StudyFolder
 from attnnet.study.predictions import FILE as PREDICTIONS
 from attnnet.study.runner import Pool, shares
 from attnnet.study.worker import Worker
-from attnnet.training import checkpoint
+from attnnet.training import Trainer, checkpoint
+from attnnet.training.lock import FolderLock
 from study.small import plan
 
 TROUBLE = ["study.small", "study.trouble"]
@@ -168,7 +171,7 @@ def test_a_second_start_repeats_what_may_go_well_now(tmp_path, capsys):
 
 def test_two_studies_in_one_folder_are_refused(tmp_path, straight):
     home = StudyFolder(straight)
-    home.open(plan(), "first")
+    home.open(plan())
     with pytest.raises(CheckpointError, match=f"another study.*process {os.getpid()}"):
         run(plan(), straight, 0, progress=False)
     home.close()
@@ -177,10 +180,12 @@ def test_two_studies_in_one_folder_are_refused(tmp_path, straight):
     with pytest.raises(CheckpointError, match=r"lr is 0.002 there, 0.1 here"):
         run(plan(recipe={**plan().changes, "lr": 0.1}), straight, 0, progress=False)
     (tmp_path / "letters").write_text("dear")
+    (tmp_path / ".letters.tmp").write_text("dea")
     with pytest.raises(CheckpointError, match="holds other things, but no study"):
         run(plan(), tmp_path, 0, progress=False)
+    assert (tmp_path / ".letters.tmp").exists(), "not ours to remove"
     with pytest.raises(CheckpointError, match="holds no study"):
-        _ = StudyFolder(tmp_path).plan
+        StudyFolder(tmp_path).plan()
 
 
 def test_a_plan_may_grow(tmp_path):
@@ -266,6 +271,18 @@ def test_stopped_anywhere_it_goes_on_to_the_same_figures(tmp_path, number, strai
     assert figures(tmp_path / "s", of_options()) == figures(straight_options, of_options())
 
 
+def test_cores_are_dealt_anew_while_a_run_goes(tmp_path):
+    of = plan(recipe={**plan().changes, "epochs": 60}, seeds=1, blocks=[], stages=[])
+    (task,) = tasks(tmp_path / "s", of)
+    heard = queue.Queue()
+    worker = Worker(dataclasses.replace(task, threads=1), heard.put)
+    assert heard.get(timeout=60)["event"] == "start"
+    worker.deal(2)
+    while heard.get(timeout=60)["event"] != "end":
+        pass
+    assert StudyFolder(tmp_path / "s").done(of.runs[0])[0]["threads"] == 2
+
+
 def test_a_run_that_has_just_ended_may_be_dealt_cores(tmp_path, straight):
     """Its pipe is closed before its end is heard of."""
     heard = queue.Queue()
@@ -288,7 +305,7 @@ def test_where_the_data_are_is_remembered(tmp_path):
     of = plan(seeds=1, blocks=[], stages=[])
     for data, expected in (("there", "there"), (None, "there"), ("elsewhere", "elsewhere")):
         run(of, tmp_path / "s", 0, data=data, progress=False)
-        assert StudyFolder(tmp_path / "s").record["data"] == os.path.abspath(expected)
+        assert StudyFolder(tmp_path / "s").read()["data"] == os.path.abspath(expected)
 
 
 def test_a_folder_where_a_study_was_killed_at_its_first_write(tmp_path):
@@ -306,6 +323,58 @@ def test_what_the_images_do_not_allow_is_refused_before_anything_starts(tmp_path
     with pytest.raises((ValueError, DataError)):
         run(of, tmp_path / "s", 0, progress=False)
     assert not list((tmp_path / "s").glob("runs/*"))
+    assert run(plan(seeds=1), tmp_path / "s", 0, progress=False).count("done") == 2, "mended"
+
+
+def test_a_failure_that_the_disk_has_no_room_for_is_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "write_failure", lambda folder, kind, message: None)
+    of = plan(blocks=["FULL"], seeds=1, imports=TROUBLE)
+    progress = run(of, tmp_path / "s", 0, progress=False)
+    assert progress.count("failed") == 1 and progress.count("done") == 1
+    assert "failed: small-FULL_1-shapes-s42: OSError: [Errno 28]" in str(progress)
+
+
+def test_a_request_to_stop_reaches_a_run_before_its_first_step(tmp_path, monkeypatch):
+    """As when Ctrl-C comes while images are loaded."""
+    load, asked = Trainer.prepare, []
+
+    def prepare(trainer):
+        load(trainer)
+        if not asked:
+            asked.append(os.kill(os.getpid(), signal.SIGINT))
+
+    monkeypatch.setattr(Trainer, "prepare", prepare)
+    progress = run(plan(seeds=1), tmp_path / "s", 0, progress=False)
+    assert progress.interrupted and progress.count("done") == 0
+    assert run(plan(seeds=1), tmp_path / "s", 0, progress=False).count("done") == 2
+
+
+def test_a_locked_run_is_waited_for_until_ctrl_c(tmp_path):
+    of = plan(seeds=1, blocks=[], stages=[])
+    home = StudyFolder(tmp_path / "s")
+    home.open(of)
+    home.book(of, "test")
+    home.close()
+    folder = home.of(of.runs[0])
+    os.makedirs(folder)
+    lock = FolderLock(folder, "train.lock", "training")
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    assert run(of, tmp_path / "s", 0, progress=False).interrupted
+    threading.Timer(0.5, lock.release).start()
+    assert run(of, tmp_path / "s", 0, progress=False).count("done") == 1
+
+
+def test_what_shows_the_events_fails_and_the_runs_end_in_order(tmp_path):
+    of = plan(recipe={**plan().changes, "epochs": 200}, seeds=1, blocks=[], stages=[])
+
+    def event(name, word):
+        if word["event"] == "progress" and word["epochs"] >= 2:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        Pool(tasks(tmp_path / "s", of), event, 1, 1).run()
+    (log,) = (tmp_path / "s").glob("runs/*/log.txt")
+    assert "interrupted in epoch" in log.read_text()
 
 
 def test_cores_are_shared_out():
