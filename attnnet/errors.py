@@ -1,4 +1,4 @@
-"""The exceptions of attnnet and the one way an unknown name is refused."""
+"""The exceptions of attnnet, and the one way unknown names and wrong numbers are refused."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ class NaNLossError(ArithmeticError):
 
 class RankError(RuntimeError):
     """Processes that train together cannot begin, or have come apart; the message names a rank."""
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Refuses what is no whole number of at least ``least``, the argument ``name`` of a call.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}.")
 
 
 def unknown_name(kind: str, got: object, choices: Iterable[str]) -> ValueError:

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from .training import Callback, Evaluation, History, Recipe, Trainer
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_MARKERS = "osD^vP*"
+MARKERS = "osD^vP*"
 _INK, _SOFT = "#212529", "#6c757d"
 METRICS = {"top1": ("accuracy", "%"), "loss": ("loss", "")}
 AGAINST = ("epochs", "minutes")
+_PITCH = (1.06, 1.32)  # from one image of a sheet to the next, along and down, in images
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -117,7 +118,7 @@ def draw_curves(
             (minutes[name] if minutes else x)[inside],
             y[inside],
             color=COLOURS[i % len(COLOURS)],
-            marker=_MARKERS[i % len(_MARKERS)],
+            marker=MARKERS[i % len(MARKERS)],
             markevery=max(1, int(inside.sum()) // 12),
             markersize=4,
             linewidth=1.6,
@@ -153,14 +154,13 @@ def draw_sheet(
     right = evaluation.predictions == dataset.labels
     mistakes = np.flatnonzero(~right)
     surest = mistakes[np.argsort(-evaluation.confidence[mistakes], kind="stable")][:columns]
-    # Any images, spread by a stride that shares no factor with a usual number of classes.
-    some = np.unique(np.arange(2 * columns) * 7919 % len(dataset.labels))
+    some = dataset.spread(2 * columns)
     groups = [(title, indices) for title, indices in
               (("Test images", some), ("Surest mistakes", surest)) if len(indices)]  # fmt: skip
-    heights = [-(-len(indices) // columns) for _, indices in groups]
-    figure = new_figure(12, 4 + 1.75 * sum(heights))
-    ratios = [4, *(1.75 * height for height in heights)]
-    top, *below = figure.subfigures(1 + len(groups), 1, height_ratios=ratios)
+    rows = [-(-len(indices) // columns) for _, indices in groups]
+    heights = [4, *(0.45 + 1.2 * _PITCH[1] * many for many in rows)]
+    figure = new_figure(12, sum(heights))
+    top, *below = figure.subfigures(1 + len(groups), 1, height_ratios=heights)
     block = recipe.block or "no attention block"
     top.suptitle(
         f"{recipe.arch}, {block}, on {dataset.name}: {evaluation.top1:.2f} % of "
@@ -174,37 +174,51 @@ def draw_sheet(
         draw_curves(axes, curves)
         name, unit = METRICS[metric]
         axes.set_title(name.capitalize() + (f" ({unit})" if unit else ""), loc="left")
-    for part, (title, indices) in zip(below, groups, strict=True):
+    for part, many, (title, indices) in zip(below, rows, groups, strict=True):
         part.suptitle(title, x=0.01, ha="left", color=_INK, fontsize=11)
-        places = np.ravel(part.subplots(-(-len(indices) // columns), columns))
-        for axes in places:
-            axes.set_axis_off()
-        for axes, index in zip(places, indices, strict=False):
-            _tile(axes, dataset, evaluation, int(index), bool(right[index]))
+        # All in one chart: a chart for each takes matplotlib longer than a short training.
+        axes = part.subplots()
+        for place, index in enumerate(indices):
+            down, along = divmod(place, columns)
+            corner = (_PITCH[0] * along, _PITCH[1] * down)
+            _tile(axes, corner, dataset, evaluation, int(index), bool(right[index]))
+        axes.set_xlim(-0.04, _PITCH[0] * columns - 0.02)
+        axes.set_ylim(_PITCH[1] * many - 0.16, -0.16)
+        axes.set_aspect("equal")
+        axes.set_axis_off()
     return figure
 
 
 def _tile(
-    axes: Axes, dataset: Dataset, evaluation: Evaluation, index: int, right: bool
+    axes: Axes,
+    corner: tuple[float, float],
+    dataset: Dataset,
+    evaluation: Evaluation,
+    index: int,
+    right: bool,
 ) -> None:
-    """A test image over its predicted label and how sure that is, or what it is instead."""
+    """A test image in the unit square below a corner, between its predicted label and how sure
+    that is, or what it is instead."""
     pixels = dataset.images[index]
     planes = pixels[:3] if len(pixels) >= 3 else np.repeat(pixels[:1], 3, axis=0)
+    height, width = np.array(planes.shape[1:]) / max(planes.shape[1:])
+    middle, centre = corner[0] + 0.5, corner[1] + 0.5
+    left, top = middle - width / 2, centre - height / 2
     colour = COLOURS[0] if right else COLOURS[1]
-    axes.imshow(planes.transpose(1, 2, 0), interpolation="nearest")
-    axes.set_axis_on()
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color(colour)
-        spine.set_linewidth(2)
-    names, label = dataset.classes, int(dataset.labels[index])
-    axes.set_title(
-        ("✓ " if right else "✗ ") + _cut(names[int(evaluation.predictions[index])]),
-        fontsize=9, color=colour, pad=3,
+    axes.imshow(
+        planes.transpose(1, 2, 0), interpolation="nearest",
+        extent=(left, left + width, top + height, top),
     )  # fmt: skip
+    axes.add_patch(need("matplotlib.patches").Rectangle(
+        (left, top), width, height, fill=False, edgecolor=colour, linewidth=2
+    ))  # fmt: skip
+    names, label = dataset.classes, int(dataset.labels[index])
+    over = ("✓ " if right else "✗ ") + _cut(names[int(evaluation.predictions[index])])
     under = f"{100 * evaluation.confidence[index]:.0f} %" if right else f"is {_cut(names[label])}"
-    axes.set_xlabel(under, fontsize=8, color=_SOFT, labelpad=2)
+    # The axes leave room for them: measuring each for the layout takes as long as drawing them.
+    options: dict[str, Any] = {"ha": "center", "in_layout": False}
+    axes.text(middle, top - 0.03, over, fontsize=9, color=colour, va="bottom", **options)
+    axes.text(middle, top + height + 0.03, under, fontsize=8, color=_SOFT, va="top", **options)
 
 
 def _cut(text: str, most: int = 14) -> str:

@@ -115,17 +115,19 @@ def test_picture_of_images_of_every_kind(channels, size):
 def test_picture_frames_right_and_wrong_images_differently():
     dataset, evaluation = example(count=9, right=0.5)
     figure = draw_sheet(Recipe(block=None), history(1, "val"), dataset, evaluation)
-    titles = {
-        axes.get_title(): axes.spines["left"].get_edgecolor()
-        for part in figure.subfigs[1:]
-        for axes in part.axes
-        if axes.images
-    }
     from matplotlib.colors import to_rgba
 
-    assert {title[0] for title in titles} == {"✓", "✗"}
-    for title, colour in titles.items():
-        assert colour == to_rgba(COLOURS[0] if title[0] == "✓" else COLOURS[1])
+    seen = []
+    for part in figure.subfigs[1:]:
+        (axes,) = part.axes
+        titles = [text.get_text() for text in axes.texts if text.get_text()[0] in "✓✗"]
+        frames = [patch.get_edgecolor() for patch in axes.patches]
+        assert len(titles) == len(frames) == len(axes.images) > 0
+        for title, colour in zip(titles, frames, strict=True):
+            assert colour == to_rgba(COLOURS[0] if title[0] == "✓" else COLOURS[1])
+        seen += [title[0] for title in titles]
+    right = int((evaluation.predictions == dataset.labels).sum())
+    assert (seen.count("✓"), seen.count("✗")) == (right, 2 * (9 - right))
 
 
 def test_picture_without_mistakes_and_with_nan_losses():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .choice import add_threads_argument, use_threads
+from .choice import add_threads_argument, count, use_threads
 
 _ABOUT = """Sections: operations, algorithms, blocks, training, inference, cams, scaling, memory,
 import, size; default: all but scaling. Systems to compare with must be installed: torch,
@@ -23,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only", nargs="+", default=[], metavar="ARCH[:BLOCK]",
         help="networks of the sections training, inference and memory; default: all",
     )  # fmt: skip
-    parser.add_argument("--batch", type=int, default=128, metavar="N", help="batch of operations, "
-                        "algorithms, blocks and --profile; default 128")  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds; default 5")
+    parser.add_argument("--batch", type=count, default=128, metavar="N", help="batch of "
+                        "operations, algorithms, blocks and --profile; default 128")  # fmt: skip
+    parser.add_argument("--rounds", type=count, default=5, metavar="N", help="rounds; default 5")
     add_threads_argument(parser)
     parser.add_argument("--output", metavar="DIR", help="write bench.json and bench.png there")
     parser.add_argument(

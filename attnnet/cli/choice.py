@@ -56,8 +56,8 @@ def add_data_arguments(parser: Any) -> None:
     parser.add_argument("--dataset", metavar="NAME", help="default: what it was trained on")
     parser.add_argument("--data", metavar="PATH", help="folder of the data set's files")
     parser.add_argument(
-        "--image-size", type=int, metavar="N", help="height and width of folder:PATH's images, in "
-        "pixels; default: the network's"
+        "--image-size", type=count, metavar="N", help="height and width of folder:PATH's images, "
+        "in pixels; default: the network's"
     )
     parser.add_argument(
         "--split", choices=("test", "train"), default="test", metavar="NAME",

@@ -17,7 +17,7 @@ from .choice import (
     images_of,
     use_threads,
 )
-from .looks import Looks, add_look_arguments, enlargement, look, save, true_name
+from .looks import Looks, add_look_arguments, enlargement, is_right, look, save, true_name
 
 if TYPE_CHECKING:
     from ..markup import Html
@@ -56,7 +56,11 @@ def run(args: argparse.Namespace) -> int:
     first = next(iter(models.values()))
     for name, model in models.items():
         if (model.class_names, model.image_size) != (first.class_names, first.image_size):
-            raise ValueError(f"{name} has other classes or another image size than the first one.")
+            raise ValueError(
+                f"{name} has {len(model.class_names or ())} classes and images of "
+                f"{model.image_size}, the first network {len(first.class_names or ())} and "
+                f"{first.image_size}; expected the same classes and image size."
+            )
     chosen = images_of(args, first)
     looks = {name: look(model, chosen, args) for name, model in models.items()}
     found = {name: _evaluate(args, name, model) for name, model in models.items()}
@@ -64,12 +68,22 @@ def run(args: argparse.Namespace) -> int:
     for row in range(len(chosen.names)):
         _save_strips(folder, chosen, row, looks)
     accuracy = _accuracy(models, found)
-    predictions = _predictions(models, chosen)
+    said = [model.predict(chosen.pixels) for model in models.values()]
+    predictions = [["image", "true", *models]] + [
+        [name, true_name(chosen, first, row), *(str(one[row]) for one in said)]
+        for row, name in enumerate(chosen.names)
+    ]
     for name, table in (("accuracy", accuracy), ("predictions", predictions)):
         with open(folder / f"{name}.csv", "w", newline="") as file:
             csv.writer(file).writerows(table)
         print("\n".join("  ".join(f"{c:<14}" for c in row).rstrip() for row in table) + "\n")
-    _page(args, chosen, accuracy, predictions, looks).write(folder / "compare.html")
+    marked = [
+        [name, true, *(_marked(text, is_right(chosen, row, one[row]))
+                       for text, one in zip(texts, said, strict=True))]
+        for row, (name, true, *texts) in enumerate(predictions[1:])
+    ]  # fmt: skip
+    page = _page(args, chosen, accuracy, [predictions[0], *marked], looks)
+    page.write(folder / "compare.html")
     print(f"page: {folder / 'compare.html'}")
     return 0
 
@@ -85,8 +99,9 @@ def _named(models: list[Module], labels: list[str] | None) -> dict[str, Module]:
                 labels[i] = f"{label} ({seen[label]})"
     if len(labels) != len(models):
         raise ValueError(f"--labels: got {len(labels)}, expected {len(models)}, one a checkpoint.")
-    if len(set(labels)) < len(labels):
-        raise ValueError("--labels: two are alike.")
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ValueError(f"--labels: {label!r} is there twice; expected each once.")
     return dict(zip(labels, models, strict=True))
 
 
@@ -116,16 +131,6 @@ def _accuracy(models: dict[str, Module], found: dict[str, Any]) -> list[list[str
     return table
 
 
-def _predictions(models: dict[str, Module], chosen: Chosen) -> list[list[str]]:
-    """A head and a row an image: its true class, then each network's word on it."""
-    first = next(iter(models.values()))
-    table = [["image", "true", *models]]
-    said = [model.predict(chosen.pixels) for model in models.values()]
-    for row, name in enumerate(chosen.names):
-        table.append([name, true_name(chosen, first, row), *(str(one[row]) for one in said)])
-    return table
-
-
 def _save_strips(folder: Path, chosen: Chosen, row: int, looks: dict[str, Looks]) -> None:
     """Writes one image's picture: a row a network, of map, guided backpropagation, product."""
     from .. import explain
@@ -143,7 +148,7 @@ def _page(
     args: argparse.Namespace,
     chosen: Chosen,
     accuracy: list[list[str]],
-    predictions: list[list[str]],
+    predictions: list[list[Html | str]],
     looks: dict[str, Looks],
 ) -> Page:
     from ..report import Page
@@ -152,9 +157,7 @@ def _page(
     page.heading("Accuracy")
     page.table(accuracy[0], accuracy[1:])
     page.heading("Predictions")
-    page.table(predictions[0], [
-        [name, true, *(_judged(one, true) for one in said)] for name, true, *said in predictions[1:]
-    ])  # fmt: skip
+    page.table(predictions[0], predictions[1:])
     page.heading("Where they look")
     where = f" of {', '.join(args.layers)}" if args.layers else ""
     page.text(
@@ -182,12 +185,11 @@ def _cells(chosen: Chosen, row: int, network: str, seen: Looks) -> list[Html]:
     ]
 
 
-def _judged(said: str, true: str) -> Html | str:
+def _marked(said: str, right: bool | None) -> Html | str:
     """A prediction with a mark and colour where it is known whether it is right."""
     from ..markup import Html, as_html
 
-    if not true:
+    if right is None:
         return said
-    kind, mark = ("right", "✓") if said.rpartition(" ")[0].rpartition(" ")[0] == true else (
-        "wrong", "✗")  # fmt: skip
+    kind, mark = ("right", "✓") if right else ("wrong", "✗")
     return Html(f"<span class={kind}>{mark} {as_html(said)}</span>")

@@ -9,6 +9,7 @@ from .choice import (
     Bar,
     add_data_arguments,
     add_threads_argument,
+    count,
     dataset_of,
     flips,
     use_threads,
@@ -21,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint", help="a checkpoint, the study's too, or a training's folder (its best one)"
     )
     add_data_arguments(parser)
-    parser.add_argument("--limit", type=int, metavar="N", help="use only so many images")
-    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="default 256")
+    parser.add_argument("--limit", type=count, metavar="N", help="use only so many images")
+    parser.add_argument("--batch-size", type=count, default=256, metavar="N", help="default 256")
     parser.add_argument(
         "--test-flip", action="store_true", help="average over each image and its mirror image"
     )

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .choice import add_image_arguments, add_threads_argument, images_of, use_threads
-from .looks import add_look_arguments, look, save, true_name
+from .choice import add_image_arguments, add_threads_argument, count, images_of, use_threads
+from .looks import add_look_arguments, is_right, look, save, true_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("checkpoint", help="a checkpoint, or a training's folder (its best one)")
     add_image_arguments(parser)
-    parser.add_argument("--top", type=int, default=3, metavar="N", help="classes; default 3")
+    parser.add_argument("--top", type=count, default=3, metavar="N", help="classes; default 3")
     parser.add_argument("--output", metavar="DIR", help="write the overlay of each image there")
     add_look_arguments(parser, weight=0.5)
     add_threads_argument(parser)
@@ -28,10 +28,9 @@ def run(args: argparse.Namespace) -> int:
     chosen = images_of(args, model)
     width = max(len(name) for name in chosen.names)
     for row, prediction in enumerate(model.predict(chosen.pixels, top=args.top)):
-        true = true_name(chosen, model, row)
-        verdict = ""
-        if true:
-            right = prediction.indices[0] == int(chosen.labels[row])
+        right, verdict = is_right(chosen, row, prediction), ""
+        if right is not None:
+            true = true_name(chosen, model, row)
             verdict = "   (right)" if right else f"   (wrong: it is {true})"
         print(f"{chosen.names[row]:>{width}}  {prediction}{verdict}")
     if args.output is not None:

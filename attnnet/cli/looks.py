@@ -13,6 +13,7 @@ from ..extras import need
 
 if TYPE_CHECKING:
     from ..explain import CAM
+    from ..models.predict import Prediction
     from ..nn import Module
     from .choice import Chosen
 
@@ -92,6 +93,13 @@ def save(folder: Path, name: str, picture: np.ndarray) -> Path:
 def enlargement(picture: np.ndarray) -> int:
     """How many times a picture is to be enlarged."""
     return ENLARGED if max(picture.shape[:2]) < 128 else 1
+
+
+def is_right(chosen: Chosen, row: int, prediction: Prediction) -> bool | None:
+    """Whether the first class of a prediction is the image's true one; None: not known."""
+    if chosen.labels is None:
+        return None
+    return prediction.indices[0] == int(chosen.labels[row])
 
 
 def true_name(chosen: Chosen, model: Module, row: int) -> str:

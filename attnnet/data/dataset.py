@@ -88,6 +88,13 @@ class Dataset:
         """How many images each class has: int64 array (classes,)."""
         return np.bincount(self.labels, minlength=len(self.classes))
 
+    def spread(self, count: int) -> np.ndarray:
+        """Indices of at most ``count`` images of many classes, in rising order; always the same.
+
+        Their stride shares no factor with a usual number of classes, by which images may be sorted.
+        """
+        return np.unique(np.arange(count) * 7919 % len(self))
+
     def subset(self, indices: Sequence[int] | np.ndarray | slice) -> Dataset:
         """The images that ``indices`` (integers, a bool array or a slice) names, as a data set.
 

@@ -22,6 +22,13 @@ def list_datasets() -> list[str]:
     return list(DATASETS)
 
 
+def plain_name(name: str) -> str:
+    """A data set's name as it is compared: "CIFAR-10" is "cifar10"; a folder's stays as it is."""
+    if name.lower().startswith("folder:"):
+        return "folder:" + name[len("folder:"):]
+    return name.lower().replace("-", "").replace("_", "")
+
+
 def load(name: str, root: str | os.PathLike | None = None, download: bool = True,
          **options: Any) -> tuple[Dataset, Dataset]:
     """A data set by name.
@@ -48,12 +55,11 @@ def load(name: str, root: str | os.PathLike | None = None, download: bool = True
     """
     if not isinstance(name, (str, os.PathLike)):
         raise unknown_name("data set", name, DATASETS)
-    name = os.fspath(name)
-    if name.lower().startswith("folder:"):
+    plain = plain_name(os.fspath(name))
+    if plain.startswith("folder:"):
         from .image_folder import load_folder
 
-        return load_folder(name[len("folder:"):], **options)
-    plain = name.lower().replace("-", "").replace("_", "")
+        return load_folder(plain[len("folder:"):], **options)
     if plain == "shapes":
         from .shapes import load_shapes
 

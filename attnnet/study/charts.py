@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..markup import Html
-from ..plots import _MARKERS, COLOURS, new_figure
+from ..plots import COLOURS, MARKERS, new_figure
 from .presets import PUBLISHED
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def curves(results: Results, family: Family) -> Figure | None:
         epochs = np.arange(1, values.shape[1] + 1)
         axes.plot(
             epochs, values.mean(0), line, color=colour, label=name, linewidth=1.6, markersize=4,
-            marker=_MARKERS[i % len(_MARKERS)], markevery=max(1, len(epochs) // 12),
+            marker=MARKERS[i % len(MARKERS)], markevery=max(1, len(epochs) // 12),
         )  # fmt: skip
         if len(values) > 1:
             axes.fill_between(

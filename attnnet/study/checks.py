@@ -22,7 +22,7 @@ _LISTS = ("networks", "datasets", "blocks", "stages", "imports")
 
 
 def imports(names: Any) -> None:
-    """Imports what registers blocks and networks of ones own.
+    """Imports what registers blocks and networks of one's own.
 
     Raises:
         ValueError: a module is not there.
@@ -177,12 +177,14 @@ def _no_twins(name: str, values: tuple[Any, ...]) -> None:
 
 
 def _dataset(name: str) -> str:
+    from ..data.registry import plain_name
     from ..training.names import check_dataset
 
     check_dataset(name)
-    if name.lower().startswith("folder:"):  # workers may start elsewhere
-        return "folder:" + os.path.abspath(name[len("folder:") :])
-    return name.lower().replace("-", "").replace("_", "")
+    plain = plain_name(name)
+    if plain.startswith("folder:"):  # workers may start elsewhere
+        return "folder:" + os.path.abspath(plain[len("folder:") :])
+    return plain
 
 
 def _seeds(seeds: Any) -> tuple[int, ...]:

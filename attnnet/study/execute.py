@@ -113,7 +113,7 @@ def execute(
             write_result(task.folder, recipe, task.data)
     except KeyboardInterrupt:
         return {"state": "stopped"}
-    except Exception as error:  # a block of ones own may raise anything
+    except Exception as error:  # a block of one's own may raise anything
         return failed(task, type(error).__name__, _in_words(error))
     return {"state": "done"}
 

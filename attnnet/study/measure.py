@@ -85,7 +85,7 @@ def _localisation(model: Module, test: Dataset) -> dict[str, float] | None:
         return None
     try:
         explain.last_layer(model)
-    except ValueError:  # a network of ones own that does not say which layer to look at
+    except ValueError:  # a network of one's own that does not say which layer to look at
         return None
     some = at_most(test, LOOKED_AT, seed=0)
     seen = some.subset(np.flatnonzero(np.any(some.masks, axis=(1, 2))))

@@ -72,7 +72,7 @@ class Plan:
         seeds: one run each.
         validation: what is held out of the training images to choose the best epoch on, where a
             recipe does not say: a fraction or a count.
-        imports: modules to import first, which register blocks or networks of ones own.
+        imports: modules to import first, which register blocks or networks of one's own.
 
     Raises:
         ValueError: something is unknown (with the nearest match), missing, there twice, or cannot

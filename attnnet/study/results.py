@@ -140,7 +140,7 @@ class Results:
 
     Raises:
         CheckpointError: the folder holds no study, or a corrupt one.
-        ValueError: its plan names a block or network of ones own that is not registered.
+        ValueError: its plan names a block or network of one's own that is not registered.
     """
 
     def __init__(

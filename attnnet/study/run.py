@@ -7,8 +7,10 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..errors import check_whole
 from ..markup import table
 from ..training.interrupt import StopRequest
+from ..training.progress import check_progress
 from ..training.recipe import Recipe
 from .board import Board
 from .execute import Task
@@ -89,10 +91,14 @@ def run(
     from .. import get_num_threads
 
     for name, value, least in (("workers", workers, 0), ("threads", threads, 1)):
-        if value is not None and (not isinstance(value, int) or value < least):
-            raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}.")
+        if value is not None:
+            check_whole(name, value, least)
+    check_progress(progress)
     if scheduler is not None and workers is not None:
-        raise ValueError("workers is of this machine; a scheduler has its own.")
+        raise ValueError(
+            f"workers is {workers} and scheduler {scheduler!r}; expected one of them: workers are "
+            "of this machine, a scheduler has its own."
+        )
     path = os.path.join("studies", plan.name) if folder is None else os.fspath(folder)
     home = StudyFolder(path)
     given = None if data is None else os.path.abspath(data)

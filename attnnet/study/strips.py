@@ -42,7 +42,7 @@ def strips(results: Results, family: Family) -> tuple[list[str], list[list[Html 
     recipe = next(iter(shown.values())).run.recipe
     models = {name: load_model(results.home.of(one.run)) for name, one in shown.items()}
     test = load_data(recipe, results.data, download=False).test
-    some = test.subset(np.unique(np.arange(IMAGES) * 7919 % len(test)))  # of many classes
+    some = test.subset(test.spread(IMAGES))
     if some.channels not in (1, 3):
         return None
     plain = np.broadcast_to(some.images, (len(some), 3, some.height, some.width))
@@ -70,7 +70,7 @@ def _masks(model: Module, images: np.ndarray, name: str) -> Html | str:
 
     try:
         maps = explain.attention_maps(model, images)
-    except (ValueError, TypeError):  # the base, and networks of ones own
+    except (ValueError, TypeError):  # the base, and networks of one's own
         return ""
     if not maps.spatial:
         return ""

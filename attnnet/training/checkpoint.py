@@ -3,7 +3,7 @@
 Tensors: the model's weights and batch norm statistics under their own names, so that any reader of
 safetensors finds them, and the optimiser's arrays under ``optimizer/``. Metadata: the key
 ``attnnet`` holds one JSON object (format, version, recipe, classes, normalisation, position,
-random state, schedule, history), ``crc32`` a checksum of it all. Reading builds arrays, numbers and
+random state, history), ``crc32`` a checksum of it all. Reading builds arrays, numbers and
 text and nothing else.
 
 Files are written here rather than by the safetensors package, because that one holds a second copy

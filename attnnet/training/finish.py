@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def finish(trainer: Trainer) -> None:
     """Evaluates the best epoch on the test images, writes summary and picture, says what is where.
 
-    After an interruption it only says how to go on.
+    After an interruption it writes the history and says how to go on.
 
     Raises:
         CheckpointError: a file could not be written.

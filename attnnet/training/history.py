@@ -39,7 +39,8 @@ class History(list):
         interrupted: somebody stopped the training before its last epoch, or asked to when that was
             just over (then it is False in the file).
         summary: the result as a dict: ``best_epoch``, ``best_top1``, ``chosen_on`` (``"test"`` or
-            ``"validation"``), ``test_top1``, ``test_top5``, ``test_loss``, ``seconds``.
+            ``"validation"``), ``test_top1``, ``test_top5``, ``test_loss``, ``last_top1``,
+            ``epochs``, ``seconds``.
         folder: where files were written; None: nowhere.
         checkpoint: path of the best checkpoint; None: none was written.
         picture: path of the picture; None: none was made (matplotlib is not installed).

@@ -32,8 +32,8 @@ def check_dataset(name: str) -> None:
     Raises:
         ValueError: it does not exist; the message gives the nearest match.
     """
-    from ..data import DATASETS
+    from ..data.registry import DATASETS, plain_name
 
-    plain = name.lower().replace("-", "").replace("_", "")
+    plain = plain_name(name)
     if plain not in DATASETS and not plain.startswith("folder:"):
         raise unknown_name("data set", name, DATASETS)

@@ -131,7 +131,7 @@ def preset_summary(name: str) -> str:
 def preset_for(arch: str | None, dataset: str | None) -> str | None:
     """The preset that a network and a dataset start from where none is named.
 
-    CIFAR starts from the study's recipe of the network's family; images of ones own from the
+    CIFAR starts from the study's recipe of the network's family; images of one's own from the
     defaults of ``Recipe`` (None), whose block is NEW_12.
     """
     if dataset is None or dataset.lower() == "shapes":

@@ -76,6 +76,16 @@ def bar_class() -> Any | None:
     return tqdm
 
 
+def check_progress(progress: object) -> None:
+    """Refuses what says neither how much to show nor that nothing is to be shown.
+
+    Raises:
+        ValueError: it is not True, False or "lines".
+    """
+    if not isinstance(progress, bool) and progress != "lines":
+        raise ValueError(f"progress is {progress!r}; expected True, False or 'lines'.")
+
+
 class Progress(Callback):
     """The bar and the lines of a training.
 

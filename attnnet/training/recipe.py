@@ -21,7 +21,7 @@ from .table import read_table
 
 @dataclass
 class Recipe:
-    """What to train, on what, and how. The defaults suit small images of ones own.
+    """What to train, on what, and how. The defaults suit small images of one's own.
 
     Attributes:
         arch: network, a name that ``attnnet.list_models()`` gives.

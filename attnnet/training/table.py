@@ -12,13 +12,13 @@ _DEEP_NAME = re.compile(r"(?:\.[^.,=\n]+){50}")
 
 
 def read_table(path: str, what: str = "recipe") -> Any:
-    """The table in a JSON or TOML file.
+    """What a JSON or TOML file holds, which should be a table.
 
     Args:
         path: ends in ``.toml`` for TOML. what: what the file should hold, for messages.
 
     Raises:
-        ValueError: it holds no table. OSError: it cannot be read.
+        ValueError: it holds neither JSON nor TOML. OSError: it cannot be read.
     """
     with open(path, "rb") as file:
         raw = file.read(_LARGEST_FILE + 1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import CheckpointError, NaNLossError
+from ..errors import CheckpointError, NaNLossError, check_whole
 from ..own import modules_of
 from . import behind, keeping
 from . import checkpoint as checkpoints
@@ -23,7 +23,7 @@ from .evaluate import Evaluation, EvaluationStopped
 from .folder import LAST, RunFolder
 from .history import History
 from .interrupt import StopRequest
-from .progress import Progress
+from .progress import Progress, check_progress, in_notebook
 from .ranks import Ranks, find_ranks
 from .recipe import Recipe
 from .schedule import Plan, make_average, make_optimizer
@@ -65,7 +65,9 @@ class Trainer:
         ranks: the processes of this training.
 
     Raises:
-        ValueError: a name in the recipe does not exist.
+        ValueError: a name in the recipe does not exist, or ``progress`` or ``checkpoint_every``
+            is none of its values.
+        TypeError: an object among ``callbacks`` is no ``Callback``.
         CheckpointError: ``output`` holds a training already.
         ModuleNotFoundError: several processes were started, and mpi4py is not installed.
         RankError: they do not find each other.
@@ -94,8 +96,9 @@ class Trainer:
             self.recipe.dataset = data[0].name
         with self.ranks.all_or_none():
             self.recipe.check_names(self._was_given["data"], self._was_given["model"])
-        if checkpoint_every is not None and checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every is {checkpoint_every}; expected at least 1.")
+        if checkpoint_every is not None:
+            check_whole("checkpoint_every", checkpoint_every, 1)
+        check_progress(progress)
         shown = [Progress(bar=progress != "lines")] if progress else []
         self.callbacks = CallbackList([*shown, *callbacks] if self.ranks.is_first else [])
         self.model = model
@@ -294,6 +297,7 @@ class Trainer:
             The history; ``interrupted`` is True where somebody stopped it.
 
         Raises:
+            ValueError: ``stop_after`` is no whole number of at least 1.
             NaNLossError: a loss or gradient was not finite and the recipe says to stop then.
             CheckpointError: another training uses the folder, writing failed, or an earlier
                 ``fit`` was broken off in the middle of a step.
@@ -301,8 +305,8 @@ class Trainer:
         """
         from .. import set_rng_state
 
-        if stop_after is not None and stop_after < 1:
-            raise ValueError(f"fit: stop_after is {stop_after}; expected at least 1.")
+        if stop_after is not None:
+            check_whole("fit: stop_after", stop_after, 1)
         if self._torn:
             raise CheckpointError(
                 "the last fit was broken off in the middle of a step, so that what is in memory "
@@ -444,8 +448,6 @@ class Trainer:
         Args:
             fresh: in a new trainer, as this one cannot.
         """
-        from .progress import in_notebook
-
         if self.folder is None:
             return "begin anew, nothing is on disk" if fresh else "call fit() again"
         own = [] if self.model is None else modules_of(self.model)

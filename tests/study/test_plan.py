@@ -168,7 +168,7 @@ def test_a_block_that_is_registered_anew_is_checked_anew():
         raise ValueError("not with so many channels")
 
     attnnet.register_block("MINE", refuses)
-    with pytest.raises(ValueError, match="small with MINE_1.*: not with so many channels"):
+    with pytest.raises(ValueError, match=r"small with MINE_1.*: not with so many channels"):
         plan(blocks=["MINE"])
 
 

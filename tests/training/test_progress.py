@@ -60,3 +60,9 @@ def test_an_estimate_of_what_is_left(tmp_path):
     assert trainer.remaining_seconds() is None
     trainer.fit(stop_after=2)
     assert trainer.remaining_seconds() == 0.0
+
+
+@pytest.mark.parametrize("wrong", ["line", "bar", 2, None])
+def test_what_is_no_way_to_show_progress_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"progress is .*; expected True, False or 'lines'"):
+        Trainer(recipe(), False, progress=wrong)
