@@ -39,13 +39,14 @@ import re
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+TORCH = "torch==2.13.0"
 # What the tests compare against, and what runs the notebooks.
-MORE = ["torch==2.13.0", "onnx==1.23.2", "onnxruntime==1.32.0", "nbclient", "ipykernel",
-        "mpi4py==4.1.2", "mpich==5.0.2"]  # fmt: skip
-
+MORE = [TORCH, "onnx==1.23.2", "onnxruntime==1.32.0", "nbclient", "ipykernel", "mpi4py==4.1.2",
+        "mpich==5.0.2"]  # fmt: skip
 
 # How the core is built for the sanitizers, and for valgrind, which brings its own.
 SANITIZED = {
@@ -61,6 +62,7 @@ def environment(name: str, *packages: str, **variables: str) -> Path:
     """The folder of programs of a virtual environment with attnnet as it is now.
 
     Args:
+        name: of the folder, in the repository. packages: what pip installs there.
         variables: of the environment that the core is built in.
     """
     folder = ROOT / name
@@ -75,48 +77,43 @@ def environment(name: str, *packages: str, **variables: str) -> Path:
     return programs
 
 
+def run(*words: str | Path) -> int:
+    """Runs a program in the repository; its exit status."""
+    return subprocess.run(words, cwd=ROOT).returncode
+
+
+def script(path: str, name: str, *packages: str, **variables: str) -> Callable[[list[str]], int]:
+    """The job of a script in the repository, in an environment as ``environment`` makes it."""
+    def job(arguments: list[str]) -> int:
+        python = environment(name, *packages, **variables) / "python"
+        return run(python, ROOT / path, *arguments)
+
+    return job
+
+
 def demo(arguments: list[str]) -> int:
     """Trains the default network on images made on the spot."""
-    programs = environment(".venv", ".[plots]")
-    return subprocess.run([programs / "attnnet", "train", *arguments], cwd=ROOT).returncode
+    return run(environment(".venv", ".[plots]") / "attnnet", "train", *arguments)
 
 
 def test(arguments: list[str]) -> int:
     """Runs the tests against the installed package, not the source tree."""
     extra = MORE if "--torch" in arguments else []
     programs = environment(".venv-test", ".[dev]", *extra)
-    rest = [argument for argument in arguments if argument != "--torch"]
-    return subprocess.run([programs / "pytest", *rest], cwd=ROOT).returncode
-
-
-def notebooks(arguments: list[str]) -> int:
-    """Executes the lessons and stores them with their outputs."""
-    programs = environment(".venv-notebooks", ".[plots]", "nbclient", "ipykernel")
-    script = ROOT / "notebooks" / "execute.py"
-    return subprocess.run([programs / "python", script, *arguments], cwd=ROOT).returncode
+    return run(programs / "pytest", *(word for word in arguments if word != "--torch"))
 
 
 def sanitize(arguments: list[str]) -> int:
     """Runs the core under what finds its errors."""
-    if "valgrind" in arguments:
-        programs = environment(".venv-valgrind", ".[dev]", **FOR_VALGRIND)
-    else:
-        programs = environment(".venv-sanitize", ".[dev]", **SANITIZED)
-    runner = ROOT / "tests" / "sanitizers" / "run.py"
-    return subprocess.run([programs / "python", runner, *arguments], cwd=ROOT).returncode
-
-
-def coverage(arguments: list[str]) -> int:
-    """Counts what the tests reach."""
-    programs = environment(".venv-coverage", ".[dev]", "coverage>=7.10", **COUNTED)
-    runner = ROOT / "tests" / "sanitizers" / "covered.py"
-    return subprocess.run([programs / "python", runner, *arguments], cwd=ROOT).returncode
+    name, variables = ".venv-sanitize", SANITIZED
+    if "valgrind" in arguments:  # which brings its own
+        name, variables = ".venv-valgrind", FOR_VALGRIND
+    return script("tests/sanitizers/run.py", name, ".[dev]", **variables)(arguments)
 
 
 def wheel(arguments: list[str]) -> int:
     """Builds, audits and tests what users install; needs no environment but its own."""
-    runner = ROOT / "tests" / "installs" / "run.py"
-    return subprocess.run([sys.executable, runner, *arguments], cwd=ROOT).returncode
+    return run(sys.executable, ROOT / "tests" / "installs" / "run.py", *arguments)
 
 
 def docs(arguments: list[str]) -> int:
@@ -126,55 +123,45 @@ def docs(arguments: list[str]) -> int:
     tools = re.findall(r'"([^"]+)"', re.search(r"^docs = \[(.*?)\]", text, re.M | re.S)[1])
     programs = environment(".venv-docs", *tools)
     job = ["serve"] if arguments[:1] == ["serve"] else ["build", "--strict", *arguments]
-    return subprocess.run([programs / "mkdocs", *job], cwd=ROOT).returncode
+    return run(programs / "mkdocs", *job)
 
 
 def fuzz(arguments: list[str]) -> int:
     """Runs the readers on hostile files."""
+    job = script("tests/fuzz/run.py", ".venv-fuzz", ".[dev]", "atheris")
     try:
-        programs = environment(".venv-fuzz", ".[dev]", "atheris")
+        return job(arguments)
     except subprocess.CalledProcessError:
         print("no atheris for this Python: mutations without coverage", flush=True)
-        programs = environment(".venv-fuzz", ".[dev]")
-    runner = ROOT / "tests" / "fuzz" / "run.py"
-    return subprocess.run([programs / "python", runner, *arguments], cwd=ROOT).returncode
+        return script("tests/fuzz/run.py", ".venv-fuzz", ".[dev]")(arguments)
 
 
-def kill(arguments: list[str]) -> int:
-    """Kills trainings and goes on with them."""
-    programs = environment(".venv-test", ".[dev]")
-    runner = ROOT / "tests" / "faults" / "kill.py"
-    return subprocess.run([programs / "python", runner, *arguments], cwd=ROOT).returncode
-
-
-def properties(arguments: list[str]) -> int:
-    """Runs the property tests on many examples."""
-    programs = environment(".venv-test", ".[dev]")
-    runner = ROOT / "tests" / "properties" / "run.py"
-    return subprocess.run([programs / "python", runner, *arguments], cwd=ROOT).returncode
-
-
-def networks(arguments: list[str]) -> int:
-    """Trains random networks beside PyTorch's."""
-    programs = environment(".venv-test", ".[dev]", *(p for p in MORE if p.startswith("torch")))
-    runner = ROOT / "tests" / "properties" / "compare.py"
-    return subprocess.run([programs / "python", runner, *arguments], cwd=ROOT).returncode
+JOBS = {
+    "demo": demo,
+    "test": test,
+    "notebooks": script("notebooks/execute.py", ".venv-notebooks", ".[plots]", "nbclient",
+                        "ipykernel"),
+    "sanitize": sanitize,
+    "coverage": script("tests/sanitizers/covered.py", ".venv-coverage", ".[dev]",
+                       "coverage>=7.10", **COUNTED),
+    "wheel": wheel,
+    "docs": docs,
+    "fuzz": fuzz,
+    "properties": script("tests/properties/run.py", ".venv-test", ".[dev]"),
+    "networks": script("tests/properties/compare.py", ".venv-test", ".[dev]", TORCH),
+    "kill": script("tests/faults/kill.py", ".venv-test", ".[dev]"),
+}  # fmt: skip
 
 
 def main() -> int:
-    jobs = {
-        "demo": demo, "test": test, "notebooks": notebooks, "sanitize": sanitize, "wheel": wheel,
-        "docs": docs, "fuzz": fuzz, "kill": kill, "properties": properties, "networks": networks,
-        "coverage": coverage,
-    }  # fmt: skip
     if sys.version_info < (3, 10):  # noqa: UP036  (run by whatever Python the user has)
         print("attnnet needs Python 3.10 or newer", file=sys.stderr)
         return 2
-    if len(sys.argv) < 2 or sys.argv[1] not in jobs:
+    if len(sys.argv) < 2 or sys.argv[1] not in JOBS:
         print(__doc__)
         return 2
     try:
-        return jobs[sys.argv[1]](sys.argv[2:])
+        return JOBS[sys.argv[1]](sys.argv[2:])
     except subprocess.CalledProcessError as error:
         print(f"failed: {' '.join(map(str, error.cmd))}", file=sys.stderr)
         return error.returncode

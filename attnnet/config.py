@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from pathlib import Path
 
 import numpy as np
 
@@ -68,6 +70,25 @@ def config() -> dict[str, object]:
         "compiler": core["compiler"],
         "platform": platform.platform(),
     }
+
+
+def machine() -> dict[str, object]:
+    """The processor, the cores that this process may use (None: not known), and :func:`config`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return {"processor": _processor(), "cores": cores, **config()}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        facts: dict[str, str] = {}
+        for line in info.read_text().splitlines():
+            name, _, value = line.partition(":")
+            facts.setdefault(name.strip(), value.strip())
+        if "model name" in facts:
+            family, model = facts.get("cpu family"), facts.get("model")
+            return f"{facts['model name']} (family {family}, model {model})"
+    return platform.processor() or platform.machine()
 
 
 def show_config() -> None:

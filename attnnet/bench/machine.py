@@ -1,17 +1,14 @@
-"""The machine: what it is, and what it can do at most, measured."""
+"""The machine: who is there to compare with, and what it can do at most, measured."""
 
 from __future__ import annotations
 
-import os
-import platform
+import contextlib
 import time
 from importlib import metadata
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .. import _core, config, functional
+from .. import _core, functional
 from ..tensor import Tensor
 from .timing import interleaved
 
@@ -22,15 +19,13 @@ PEERS = {
 }  # fmt: skip
 
 
-def describe() -> dict[str, Any]:
-    """Processor, threads, instruction set, and the versions of what may take part."""
-    versions = {name: _version(name) for name in PEERS}
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        **config.config(),
-        **{name: version for name, version in versions.items() if version},
-    }
+def versions() -> dict[str, str]:
+    """Those of the systems to compare with that are installed."""
+    found = {}
+    for name in PEERS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def peak_gflops(seconds: float = 1.0) -> float:
@@ -52,23 +47,3 @@ def memory_gbs() -> float:
     a, b = (Tensor(np.ones(1 << 25, np.float32)) for _ in range(2))
     timing = interleaved({"add": lambda: functional.add(a, b)})["add"]
     return 3 * 4 * (1 << 25) / min(timing.rounds) / 1e9
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        facts: dict[str, str] = {}
-        for line in info.read_text().splitlines():
-            name, _, value = line.partition(":")
-            facts.setdefault(name.strip(), value.strip())
-        if "model name" in facts:
-            family, model = facts.get("cpu family"), facts.get("model")
-            return f"{facts['model name']} (family {family}, model {model})"
-    return platform.processor() or platform.machine()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .. import get_num_threads
+from ..config import machine
 from ..errors import unknown_name
 from . import algorithms, cams, footprint, networks, operations
 from .engine import Attnnet, Engine
-from .machine import PEERS, describe
+from .machine import PEERS, versions
 from .record import Record, comparison
 from .scaling import scaling
 
@@ -62,7 +63,7 @@ def run(
             raise unknown_name("section", section, SECTIONS)
     networks.check(only)
     engines = _engines(vs, get_num_threads())
-    header = describe()
+    header = {**machine(), **versions()}
     for name, value in header.items():
         say(f"{name:28} {value}")
     records: list[Record] = []

@@ -231,8 +231,7 @@ def _check_grown(there: Plan, here: Plan, path: str) -> None:
                 f"the folder {path} holds another study: it has the run {run.name}, which is not "
                 "in this plan. Choose another folder, or give a plan that only adds to that one."
             )
-        before, now = run.recipe.to_dict(), mine[run.name].to_dict()
-        other = [f"{k} is {before[k]!r} there, {now[k]!r} here" for k in now if before[k] != now[k]]
+        other = mine[run.name].differences(run.recipe).values()
         if other:
             raise CheckpointError(
                 f"the folder {path} holds another study: in {run.name} {'; '.join(other)}. Choose "

@@ -32,7 +32,7 @@ def write_result(folder: str, recipe: Recipe, source: str | None) -> None:
             images cannot. OSError: the figures cannot be written.
     """
     from .. import __version__, get_num_threads
-    from ..bench.machine import describe
+    from ..config import machine
     from ..training.setup import load_data
 
     history = History.from_json(os.path.join(folder, "history.json"))
@@ -51,7 +51,7 @@ def write_result(folder: str, recipe: Recipe, source: str | None) -> None:
         "localisation": _localisation(model, test),
         "attnnet": __version__,
         "threads": get_num_threads(),
-        "machine": describe(),
+        "machine": machine(),
     }
     text = json.dumps(_plain(result), indent=1, allow_nan=False) + "\n"
     write_atomically(os.path.join(folder, RESULT), text.encode())

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import unknown_name
+from ..training.files import plain_file_name
 from ..training.presets import preset_fields, preset_for
 from ..training.recipe import Recipe
 from ..training.table import read_table
@@ -144,12 +145,13 @@ class Plan:
         for arch in self.networks:
             placements = checks.placements(arch, self.blocks, self.stages)
             for dataset in self.datasets:
-                for name in self.recipes or {_USUAL: {}}:
-                    family = Family(arch, dataset, name)
-                    extra = "" if name == _USUAL else f"-{name}"
+                for kind in self.recipes or {_USUAL: {}}:
+                    family = Family(arch, dataset, kind)
+                    extra = "" if kind == _USUAL else f"-{kind}"
                     for block in placements:
                         recipe = self._make_recipe(family, block)
-                        yield Run(_plain(f"{recipe.name}{extra}"), family, block, recipe)
+                        name = plain_file_name(f"{recipe.name}{extra}")
+                        yield Run(name, family, block, recipe)
 
     def _make_recipe(self, family: Family, block: str | None) -> Recipe:
         fields = dict((self.recipes or {}).get(family.recipe, {}))
@@ -289,7 +291,3 @@ def _texts(key: str, values: Sequence[Any]) -> Sequence[str]:
             raise ValueError(f"plan: {key} holds {value!r}; expected names.")
     return values
 
-
-def _plain(text: str) -> str:
-    """A name that can be a folder's."""
-    return "".join(c if c.isalnum() or c in "-_+." else "_" for c in text)

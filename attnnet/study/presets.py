@@ -7,6 +7,12 @@ from typing import Any
 from ..errors import unknown_name
 
 _STUDY_BLOCKS = ["SE_SA", "SEC_SA", "CBAM", "NEW"]
+_RESNET: dict[str, Any] = {
+    "networks": ["resnet18"], "datasets": ["cifar100"], "blocks": _STUDY_BLOCKS, "stages": ["12"],
+}  # fmt: skip
+_VGG: dict[str, Any] = {
+    "networks": ["vgg19"], "datasets": ["cifar10"], "blocks": _STUDY_BLOCKS, "stages": ["1"],
+}  # fmt: skip
 
 # name: (one line about it, the keys of its table)
 _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -23,45 +29,19 @@ _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "resnet18-cifar100": (
         "the study's rows for ResNet18 on CIFAR-100, at stages 1 and 2, three seeds",
-        {
-            "networks": ["resnet18"],
-            "datasets": ["cifar100"],
-            "blocks": _STUDY_BLOCKS,
-            "stages": ["12"],
-            "seeds": 3,
-        },
+        {**_RESNET, "seeds": 3},
     ),
     "vgg19-cifar10": (
         "the study's rows for VGG19 on CIFAR-10, at stage 1, three seeds",
-        {
-            "networks": ["vgg19"],
-            "datasets": ["cifar10"],
-            "blocks": _STUDY_BLOCKS,
-            "stages": ["1"],
-            "seeds": 3,
-        },
+        {**_VGG, "seeds": 3},
     ),
     "fast-resnet18-cifar100": (
         "the same rows of ResNet18 with the fast recipe, two seeds: ten runs of 10 epochs",
-        {
-            "networks": ["resnet18"],
-            "datasets": ["cifar100"],
-            "blocks": _STUDY_BLOCKS,
-            "stages": ["12"],
-            "recipes": ["fast"],
-            "seeds": 2,
-        },
+        {**_RESNET, "recipes": ["fast"], "seeds": 2},
     ),
     "fast-vgg19-cifar10": (
         "the same rows of VGG19 with the fast recipe, two seeds: ten runs of 12 epochs",
-        {
-            "networks": ["vgg19"],
-            "datasets": ["cifar10"],
-            "blocks": _STUDY_BLOCKS,
-            "stages": ["1"],
-            "recipes": ["fast"],
-            "seeds": 2,
-        },
+        {**_VGG, "recipes": ["fast"], "seeds": 2},
     ),
 }
 

@@ -12,6 +12,11 @@ TEMPORARY = ".tmp"  # how temporary names end; what a killed process left is fou
 _serial = itertools.count()
 
 
+def plain_file_name(text: str) -> str:
+    """A text as the name of a file or folder: letters, digits and ``-_+.`` stay, others are _."""
+    return "".join(c if c.isalnum() or c in "-_+." else "_" for c in text)
+
+
 def is_leftover(name: str, of: str = "") -> bool:
     """Whether a file's name is that of a temporary one, ``of`` that file (default: of any)."""
     return name.startswith(f".{of}." if of else ".") and name.endswith(TEMPORARY)

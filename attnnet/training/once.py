@@ -69,16 +69,11 @@ def _check_same(recipe: Recipe, folder: str) -> None:
     """Refuses a folder whose recipe differs in more than the number of epochs."""
     path = os.path.join(folder, "recipe.json")
     try:
-        there = Recipe.from_file(path).to_dict()
+        there = Recipe.from_file(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: the recipe of this training cannot be read: {error}")\
             from None  # fmt: skip
-    here = recipe.to_dict()
-    other = [
-        f"{name} is {there[name]!r} there, {here[name]!r} here"
-        for name in here
-        if name != "epochs" and here[name] != there[name]
-    ]
+    other = [text for name, text in recipe.differences(there).items() if name != "epochs"]
     if other:
         raise CheckpointError(
             f"the folder {folder} holds a training of another recipe: {'; '.join(other)}. Choose "

@@ -86,7 +86,7 @@ def check_progress(progress: object) -> None:
         raise ValueError(f"progress is {progress!r}; expected True, False or 'lines'.")
 
 
-class Progress(Callback):
+class BarAndLines(Callback):
     """The bar and the lines of a training.
 
     Args:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import unknown_name
 from .fields import FIELDS, check_field
+from .files import plain_file_name, write_atomically
 from .table import read_table
 
 
@@ -178,7 +179,7 @@ class Recipe:
         if data.startswith("folder:"):
             data = os.path.basename(os.path.normpath(data[len("folder:") :])) or "folder"
         text = "-".join(part for part in (self.arch, self.block or "base", data) if part)
-        return "".join(c if c.isalnum() or c in "-_+." else "_" for c in text)
+        return plain_file_name(text)
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some fields changed.
@@ -187,6 +188,11 @@ class Recipe:
             ValueError: as for the constructor.
         """
         return Recipe.from_dict({**self.to_dict(), **changes})
+
+    def differences(self, there: Recipe) -> dict[str, str]:
+        """The fields in which another recipe differs: ``{"lr": "lr is 0.1 there, 0.2 here"}``."""
+        mine, its = self.to_dict(), there.to_dict()
+        return {k: f"{k} is {its[k]!r} there, {mine[k]!r} here" for k in mine if mine[k] != its[k]}
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values that JSON and TOML can hold (tuples become lists)."""
@@ -256,6 +262,4 @@ class Recipe:
         Raises:
             OSError: the file cannot be written.
         """
-        from .files import write_atomically
-
         write_atomically(os.fspath(path), (json.dumps(self.to_dict(), indent=2) + "\n").encode())

@@ -43,7 +43,7 @@ def make_average(recipe: Recipe, model: Module) -> AveragedModel | None:
     return None if recipe.average is None else optim.AveragedModel(model, recipe.average)
 
 
-class Plan:
+class LearningRates:
     """The learning rate of every step of a training.
 
     The rate depends on the place in the training alone, so that a resumed training needs no state

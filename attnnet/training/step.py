@@ -33,7 +33,7 @@ def train_step(trainer: Trainer, batch: Batch) -> BatchResult:
     ranks, sums = trainer.ranks, trainer.position.sums
     first, part = trainer.data.loader.part(trainer.batch)
     batches = len(trainer.data.loader)
-    lr = trainer.plan.set(trainer.epoch, trainer.batch)
+    lr = trainer.rates.set(trainer.epoch, trainer.batch)
     before = BufferSnapshot(model)
     with ranks.one_batch(part, first):
         logits = model(tensor(batch.images))

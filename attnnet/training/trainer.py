@@ -23,10 +23,10 @@ from .evaluate import Evaluation, EvaluationStopped
 from .folder import LAST, RunFolder
 from .history import History
 from .interrupt import StopRequest
-from .progress import Progress, check_progress, in_notebook
+from .progress import BarAndLines, check_progress, in_notebook
 from .ranks import Ranks, find_ranks
 from .recipe import Recipe
-from .schedule import Plan, make_average, make_optimizer
+from .schedule import LearningRates, make_average, make_optimizer
 from .setup import TrainingData, check_sizes, describe, load_data, make_model
 from .state import EpochSums, Position, fingerprint
 from .step import train_step
@@ -99,12 +99,12 @@ class Trainer:
         if checkpoint_every is not None:
             check_whole("checkpoint_every", checkpoint_every, 1)
         check_progress(progress)
-        shown = [Progress(bar=progress != "lines")] if progress else []
+        shown = [BarAndLines(bar=progress != "lines")] if progress else []
         self.callbacks = CallbackList([*shown, *callbacks] if self.ranks.is_first else [])
         self.model = model
         self.optimizer: Any = None
         self.average: AveragedModel | None = None
-        self.plan: Any = None
+        self.rates: Any = None
         self.history = History()
         self.source = data
         self._data: TrainingData | None = None
@@ -273,7 +273,7 @@ class Trainer:
             self.model.class_names = list(self._data.train.classes)
             self.model.normalization = (self._data.train.mean, self._data.train.std)
             optimizer = make_optimizer(self.recipe, self.model)
-            self.plan = Plan(self.recipe, optimizer, len(self._data.loader))
+            self.rates = LearningRates(self.recipe, optimizer, len(self._data.loader))
             self.average = make_average(self.recipe, self.model)
             self.position.random = get_rng_state()
             self._end = self.recipe.epochs
@@ -423,7 +423,7 @@ class Trainer:
             "train_top1": sums.top1,
             f"{split}_loss": evaluation.loss,
             f"{split}_top1": evaluation.top1,
-            "lr": self.plan.set(self.epoch, len(self.data.loader) - 1),
+            "lr": self.rates.set(self.epoch, len(self.data.loader) - 1),
             "images_per_second": sums.images / max(sums.seconds, 1e-9),
             "seconds": sums.seconds + seconds,
             "skipped": sums.skipped,

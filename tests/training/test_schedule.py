@@ -8,15 +8,15 @@ import pytest
 import attnnet
 from attnnet.training.fields import SCHEDULES
 from attnnet.training.recipe import Recipe
-from attnnet.training.schedule import Plan, make_optimizer
+from attnnet.training.schedule import LearningRates, make_optimizer
 
 from .tiny import Tiny, recipe
 
 
 def rates(setting, batches):
     """The rate of every step of the recipe's epochs, and of the first step of each epoch."""
-    plan = Plan(setting, make_optimizer(setting, Tiny(10, 3, (32, 32))), batches)
-    every = [plan.set(e, b) for e in range(setting.epochs) for b in range(batches)]
+    rates = LearningRates(setting, make_optimizer(setting, Tiny(10, 3, (32, 32))), batches)
+    every = [rates.set(e, b) for e in range(setting.epochs) for b in range(batches)]
     return every, every[::batches]
 
 
@@ -80,9 +80,9 @@ def test_linear_rises_and_falls_in_straight_lines():
 def test_the_rate_depends_on_the_place_alone(schedule):
     setting = recipe(schedule=schedule, milestones=(1, 3), step_size=2)
     every, _ = rates(setting, 5)
-    plan = Plan(setting, make_optimizer(setting, Tiny(10, 3, (32, 32))), 5)
+    later = LearningRates(setting, make_optimizer(setting, Tiny(10, 3, (32, 32))), 5)
     for step in np.random.default_rng(0).permutation(20):
-        assert plan.set(int(step) // 5, int(step) % 5) == every[step]
+        assert later.set(int(step) // 5, int(step) % 5) == every[step]
 
 
 def test_optimisers_get_the_recipes_numbers():
@@ -106,7 +106,7 @@ def test_weight_decay_of_norms_and_biases(optimizer, decay_norms):
         p.copy_(before[name])
         p.grad = attnnet.Tensor(np.zeros(p.shape, np.float32))
     stepper = make_optimizer(setting, model)
-    plan = Plan(setting, stepper, 1)
+    rates = LearningRates(setting, stepper, 1)
     for group in stepper.param_groups:
         group["lr"] = 0.5
     stepper.step()
@@ -116,7 +116,7 @@ def test_weight_decay_of_norms_and_biases(optimizer, decay_norms):
     for name, p in model.named_parameters():
         expected = before[name] * (1.0 if name in kept and not decay_norms else factor)
         assert np.abs(p.numpy() - expected).max() <= 4 * 2.0**-24 * np.abs(expected).max(), name
-    plan.set(3, 0)
+    rates.set(3, 0)
     assert len({group["lr"] for group in stepper.param_groups}) == 1
 
 
