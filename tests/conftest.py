@@ -1,10 +1,12 @@
 """What every test may use."""
 
+import contextlib
 import gc
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,10 @@ def cifar_root(request, tmp_path_factory) -> Path:
                     + " and ".join(FOLDERS))
     cache = getattr(request.config, "cache", None)  # none with -p no:cacheprovider
     target = Path(cache.mkdir("cifar")) if cache else tmp_path_factory.mktemp("cifar")
-    if not _complete(target):
-        subprocess.run([sys.executable, str(script), str(target)], check=True)
+    if not _complete(target):  # into a folder of its own, as other processes may do the same
+        with tempfile.TemporaryDirectory(dir=target.parent) as made:
+            subprocess.run([sys.executable, str(script), made], check=True)
+            for name in FOLDERS:
+                with contextlib.suppress(OSError):  # it is there already
+                    os.rename(Path(made, name), target / name)
     return target
