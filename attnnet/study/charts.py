@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,8 +109,6 @@ def svg(figure: Figure, alt: str) -> Html:
     Args:
         figure: of this module. alt: what it shows, in words.
     """
-    from html import escape
-
     import matplotlib
 
     out = io.StringIO()

@@ -8,8 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from ..data.registry import plain_name
+from ..models import create_model, find_model, list_models, read_placement
+from ..nn.registry import find_block
 from ..own import import_modules
+from ..random import get_rng_state, set_rng_state
 from ..training.fields import check_field
+from ..training.names import check_dataset
+from ..training.presets import preset_fields
+from ..training.recipe import Recipe
+from ..training.setup import check_sizes
 
 if TYPE_CHECKING:
     from .plan import Plan, Run
@@ -36,8 +44,6 @@ def tidy(plan: Plan) -> dict[str, Any]:
     Raises:
         ValueError: a field has a wrong value; says which and what was expected.
     """
-    from ..models import find_model
-
     name = plan.name
     if not isinstance(name, str) or not name.strip() or name.startswith(".") or "/" in name:
         raise ValueError(
@@ -89,9 +95,6 @@ def placements(arch: str, blocks: Iterable[str], stages: Iterable[str]) -> list[
         ValueError: an unknown block (with the nearest match), stages that are none, a placement
             that comes twice, blocks without stages or stages without blocks.
     """
-    from ..models import list_models, read_placement
-    from ..nn.registry import find_block
-
     whole = [b for b in blocks if _is_whole(b)]
     alone = [find_block(b).name for b in blocks if not _is_whole(b)]
     stages = list(stages)
@@ -126,9 +129,6 @@ def networks(runs: Iterable[Run]) -> None:
     Raises:
         ValueError: a network has no such stage, or a block cannot work there.
     """
-    from ..models import read_placement
-    from ..nn.registry import find_block
-
     for run in runs:
         recipe, arch = run.recipe, run.family.arch
         recipe.check_names()
@@ -149,10 +149,6 @@ def _make(
     Args:
         blocks: what is registered under the names in ``block``, which may change.
     """
-    from .. import create_model, get_rng_state, set_rng_state
-    from ..training.recipe import Recipe
-    from ..training.setup import check_sizes
-
     random = get_rng_state()
     try:
         model = create_model(arch, block, num_classes=10, in_channels=3, image_size=(size, size))
@@ -177,9 +173,6 @@ def _no_twins(name: str, values: tuple[Any, ...]) -> None:
 
 
 def _dataset(name: str) -> str:
-    from ..data.registry import plain_name
-    from ..training.names import check_dataset
-
     check_dataset(name)
     plain = plain_name(name)
     if plain.startswith("folder:"):  # workers may start elsewhere
@@ -213,8 +206,6 @@ def _recipes(recipes: Any) -> dict[str, dict[str, Any]] | None:
 
 def _fields(where: str, fields: Any, preset: bool = True) -> dict[str, Any]:
     """Fields of a recipe, none of which the plan itself says."""
-    from ..training.presets import preset_fields
-
     if not isinstance(fields, Mapping):
         raise ValueError(f"plan: {where} is {fields!r}; expected a table of a recipe's fields.")
     for name in fields:

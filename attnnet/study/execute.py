@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..config import get_num_threads, set_num_threads
 from ..errors import CheckpointError, NaNLossError
 from ..own import import_modules
 from ..training.callbacks import BatchResult, Callback
@@ -22,6 +23,7 @@ from ..training.recipe import Recipe
 from ..training.state import fingerprint
 from ..training.trainer import Trainer
 from .folder import FAILED, read_done, write_failure
+from .measure import write_result
 from .predictions import Predictions
 
 if TYPE_CHECKING:
@@ -95,8 +97,6 @@ def execute(
         The outcome: ``{"state": "done"}``, ``{"state": "stopped"}`` after an interruption, or
         ``{"state": "failed", "kind": ..., "message": ...}``; the failure is in the run's folder.
     """
-    from .. import set_num_threads
-
     control = control or Control()
     if task.threads:
         set_num_threads(task.threads)
@@ -108,8 +108,6 @@ def execute(
                 os.unlink(os.path.join(task.folder, FAILED))
             if not _train(task, recipe, tell, control, progress):
                 return {"state": "stopped"}
-            from .measure import write_result
-
             write_result(task.folder, recipe, task.data)
     except KeyboardInterrupt:
         return {"state": "stopped"}
@@ -182,8 +180,6 @@ class Watch(Callback):
         self._told = -math.inf
 
     def _obey(self, trainer: Trainer) -> None:
-        from .. import get_num_threads, set_num_threads
-
         wanted = self._control.threads
         if wanted and wanted != get_num_threads():
             set_num_threads(wanted)

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import __version__, explain
+from ..config import get_num_threads, machine
 from ..training.checkpoint import load_model
 from ..training.files import write_atomically
 from ..training.history import History
 from ..training.recipe import Recipe
+from ..training.setup import at_most, load_data
 from .folder import RESULT
 from .predictions import Predictions
 
@@ -31,10 +34,6 @@ def write_result(folder: str, recipe: Recipe, source: str | None) -> None:
         CheckpointError: the best checkpoint or the predictions cannot be read. DataError: the
             images cannot. OSError: the figures cannot be written.
     """
-    from .. import __version__, get_num_threads
-    from ..config import machine
-    from ..training.setup import load_data
-
     history = History.from_json(os.path.join(folder, "history.json"))
     said = Predictions.read(folder)
     model, test = load_model(folder), load_data(recipe, source).test
@@ -78,9 +77,6 @@ def ece(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
 
 def _localisation(model: Module, test: Dataset) -> dict[str, float] | None:
     """How much of Grad-CAM is on the object, for the true classes; None without masks."""
-    from .. import explain
-    from ..training.setup import at_most
-
     if test.masks is None:
         return None
     try:

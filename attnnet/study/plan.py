@@ -13,6 +13,7 @@ from ..training.files import plain_file_name
 from ..training.presets import preset_fields, preset_for
 from ..training.recipe import Recipe
 from ..training.table import read_table
+from . import checks
 from .presets import preset_plan
 
 FIRST_SEED = 42
@@ -96,8 +97,6 @@ class Plan:
     _runs: tuple[Run, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        from . import checks
-
         checks.imports(self.imports)
         for name, value in checks.tidy(self).items():
             object.__setattr__(self, name, value)
@@ -140,8 +139,6 @@ class Plan:
 
     def _make_rows(self) -> Iterator[Run]:
         """What is trained with each seed: runs whose names and recipes are without theirs."""
-        from . import checks
-
         for arch in self.networks:
             placements = checks.placements(arch, self.blocks, self.stages)
             for dataset in self.datasets:

@@ -10,12 +10,15 @@ from ..errors import CheckpointError, DataError
 from ..markup import Html, as_html
 from ..report import Markdown, Page
 from ..training.files import write_atomically
+from .charts import curves, effects, svg
+from .heat import heat_map
 from .inference import ALPHA, LEVEL, POWER
 from .measure import BINS, LOOKED_AT
 from .plan import Family
 from .presets import PUBLISHED, PUBLISHED_NOTE
 from .results import Results
 from .sentences import p_text, training_text
+from .strips import strips
 from .tables import cells, head, in_two, rows_csv, runs_csv
 
 _NOTES = (
@@ -113,10 +116,6 @@ def _fill(
 
 def _figures(out: Page, results: Results, family: Family) -> None:
     """What only a page can show."""
-    from .charts import curves, effects, svg
-    from .heat import heat_map
-    from .strips import strips
-
     try:
         for make, what in ((effects, _EFFECTS), (curves, _CURVES)):
             figure = make(results, family)

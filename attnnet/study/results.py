@@ -26,6 +26,8 @@ from .inference import (
 )
 from .plan import Family, Plan, Run
 from .predictions import Predictions
+from .sentences import sentence
+from .tables import cells, head, text
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,6 @@ class Row:
     @property
     def sentence(self) -> str:
         """What can be said of the row, plainly."""
-        from .sentences import sentence
-
         return sentence(self)
 
     def figure(self, *path: str) -> float | None:
@@ -235,13 +235,9 @@ class Results:
         return list(names)
 
     def __str__(self) -> str:
-        from .tables import text
-
         return text(self)
 
     def _repr_html_(self) -> str:
-        from .tables import cells, head
-
         parts = []
         for family in self.plan.families:
             parts.append(f"<p><b>{as_html(family)}</b></p>")

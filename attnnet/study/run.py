@@ -7,11 +7,13 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..config import get_num_threads
 from ..errors import check_whole
 from ..markup import table
 from ..training.interrupt import StopRequest
 from ..training.progress import check_progress
 from ..training.recipe import Recipe
+from ..training.setup import load_data
 from .board import Board
 from .execute import Task
 from .folder import State, StudyFolder
@@ -88,8 +90,6 @@ def run(
         ValueError: a wrong number of workers or threads, or workers on a cluster.
         ModuleNotFoundError, OSError: no distributed, no scheduler at the address.
     """
-    from .. import get_num_threads
-
     for name, value, least in (("workers", workers, 0), ("threads", threads, 1)):
         if value is not None:
             check_whole(name, value, least)
@@ -159,8 +159,6 @@ def check_data(runs: Sequence[Run], data: str | None) -> None:
     Raises:
         DataError: the images are missing or damaged. ValueError: an option that does not fit.
     """
-    from ..training.setup import load_data
-
     seen: list[Recipe] = []
     for run in runs:
         of_all = run.recipe.replace(arch="resnet18", block=None, seed=0)

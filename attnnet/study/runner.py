@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from ..config import get_num_threads
 from ..training.interrupt import StopRequest
 from .execute import Control, Task, execute, failed
 from .worker import Worker, ending
@@ -23,8 +24,6 @@ def usual_workers(runs: int) -> int:
     """How many runs go at once where nobody says: one for each thread that it may use, as far as
     memory goes. Runs of one thread each wait for nothing, so that together they are done
     sooner than one after another with all cores each."""
-    from .. import get_num_threads
-
     return max(1, min(runs, get_num_threads(), _free_memory() // _ONE_RUN))
 
 

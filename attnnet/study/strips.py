@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import explain
 from ..markup import Html
 from ..report import picture
+from ..training.checkpoint import load_model
+from ..training.setup import load_data
 
 if TYPE_CHECKING:
     from ..nn import Module
@@ -32,10 +35,6 @@ def strips(results: Results, family: Family) -> tuple[list[str], list[list[Html 
         CheckpointError, DataError, OSError: checkpoints or images are not there any more.
         ValueError: nobody knows which layer of a network to look at.
     """
-    from .. import explain
-    from ..training.checkpoint import load_model
-    from ..training.setup import load_data
-
     shown = _of_one_seed(results, family)
     if len(shown) < 2:
         return None
@@ -66,8 +65,6 @@ def _of_one_seed(results: Results, family: Family) -> dict[str, Done]:
 
 def _masks(model: Module, images: np.ndarray, name: str) -> Html | str:
     """The spatial masks of the network's last block that has some; "" where none has."""
-    from .. import explain
-
     try:
         maps = explain.attention_maps(model, images)
     except (ValueError, TypeError):  # the base, and networks of one's own
@@ -82,7 +79,5 @@ def _masks(model: Module, images: np.ndarray, name: str) -> Html | str:
 
 
 def _row(pictures: np.ndarray, alt: str) -> Html:
-    from .. import explain
-
     small = max(pictures.shape[1:3]) < 64
     return picture(explain.strip(list(pictures), scale=_SCALE if small else 1), alt)
