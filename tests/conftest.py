@@ -1,8 +1,8 @@
 """What every test may use."""
 
-import contextlib
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,10 +47,13 @@ def cifar_root(request, tmp_path_factory) -> Path:
                     + " and ".join(FOLDERS))
     cache = getattr(request.config, "cache", None)  # none with -p no:cacheprovider
     target = Path(cache.mkdir("cifar")) if cache else tmp_path_factory.mktemp("cifar")
-    if not _complete(target):  # into a folder of its own, as other processes may do the same
-        with tempfile.TemporaryDirectory(dir=target.parent) as made:
-            subprocess.run([sys.executable, str(script), made], check=True)
-            for name in FOLDERS:
-                with contextlib.suppress(OSError):  # it is there already
-                    os.rename(Path(made, name), target / name)
-    return target
+    whole = target / "whole"
+    if not _complete(whole):  # into a folder of its own first: another process may do the same
+        made = tempfile.mkdtemp(dir=target)
+        subprocess.run([sys.executable, str(script), made], check=True)
+        try:
+            os.rename(made, whole)
+        except OSError:
+            shutil.rmtree(made)
+            assert _complete(whole), f"{whole} is spoilt: remove it"
+    return whole

@@ -55,12 +55,12 @@ def run(args: argparse.Namespace) -> int:
     models = _named([load(path) for path in args.checkpoints], args.labels)
     first = next(iter(models.values()))
     for name, model in models.items():
-        if (model.class_names, model.image_size) != (first.class_names, first.image_size):
-            raise ValueError(
-                f"{name} has {len(model.class_names or ())} classes and images of "
-                f"{model.image_size}, the first network {len(first.class_names or ())} and "
-                f"{first.image_size}; expected the same classes and image size."
-            )
+        for what in ("class_names", "image_size"):
+            its, expected = getattr(model, what), getattr(first, what)
+            if its != expected:
+                raise ValueError(
+                    f"{name}: {what} is {its}; expected {expected}, as of the first network."
+                )
     chosen = images_of(args, first)
     looks = {name: look(model, chosen, args) for name, model in models.items()}
     found = {name: _evaluate(args, name, model) for name, model in models.items()}

@@ -16,15 +16,16 @@ import queue
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import cores
 from ..errors import CheckpointError
 from ..training.interrupt import StopRequest
+from ..training.recipe import Recipe
 from .execute import Task, failed
-from .folder import STUDY
+from .folder import STUDY, read_done
 from .runner import RETRIES, Event
 from .worker import Worker, ending
 
@@ -72,9 +73,9 @@ class Cluster:
         self._tasks, self._event, self._client, self._threads = tasks, event, client, threads
         self._topic = f"attnnet-{uuid.uuid4().hex}"
         self._words: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
-        self._futures: dict[str, Future] = {}
+        self._futures: dict[str, Future] = {}  # of the runs that have not ended
         self._started: set[str] = set()
-        self._ended: set[str] = set()
+        self._missing: set[str] = set()  # of those, which no worker had at the last look
 
     def check(self, folder: str) -> None:
         """Makes sure that there are workers, and that each sees the study's folder.
@@ -116,18 +117,18 @@ class Cluster:
         try:
             with StopRequest() as stop:
                 stopping, began, beat = False, time.monotonic(), 0
-                while len(self._ended) < len(self._futures):
-                    next_beat = (time.monotonic() - began) // _BEAT > beat
-                    if next_beat:
-                        beat += 1
-                        self._forget_lost()
+                while self._futures:
+                    now = int((time.monotonic() - began) // _BEAT)
+                    is_next, beat = now > beat, now
+                    if is_next:
+                        self._look_for_lost()
                     if stop.requested and not stopping:
                         stopping = True
                         _set(word, "stop")
-                    elif next_beat and not stopping:
+                    elif is_next and not stopping:
                         _set(word, f"go {beat}")
                     if stopping:  # what no worker has begun, or only one that is gone
-                        self._cancel(self._started | self._ended)
+                        self._cancel(self._started)
                     self._drain()
                     for task in self._tasks:
                         outcome = self._outcome(task, stopping)
@@ -137,8 +138,7 @@ class Cluster:
                             self._again(task.name, "the study was silent for too long")
                             self._submit(task, threads)
                         else:
-                            self._ended.add(task.name)
-                            self._event(task.name, {"event": "end", "outcome": outcome})
+                            self._end(task.name, outcome)
                 return not stop.requested
         except CommClosedError:
             raise ConnectionError(
@@ -148,7 +148,7 @@ class Cluster:
         finally:
             with contextlib.suppress(CommClosedError):
                 _set(word, "stop")
-                self._cancel(self._ended)
+                self._cancel(set())
                 self._client.unsubscribe_topic(self._topic)
 
     def _submit(self, task: Task, threads: dict[str, int]) -> None:
@@ -166,19 +166,38 @@ class Cluster:
         if futures:
             self._client.cancel(futures)
 
-    def _forget_lost(self) -> None:
-        """Sees which runs have been begun by workers that are gone."""
-        if not self._started - self._ended:
+    def _look_for_lost(self) -> None:
+        """Sees which runs have been begun by workers that are gone; those that no worker has at two
+        looks, as one that has just ended may be unheard of yet.
+
+        Raises:
+            CommClosedError: the scheduler does not answer.
+        """
+        if not self._started:
             return
-        at_work = {key for keys in self._client.processing().values() for key in keys}
-        for name in self._started - self._ended:
-            future = self._futures[name]
-            if future.key not in at_work and not future.done():
-                self._again(name, "its worker is gone")
+        with _answering():
+            at_work = {key for keys in self._client.processing().values() for key in keys}
+        missing = {
+            name for name in self._started
+            if self._futures[name].key not in at_work and not self._futures[name].done()
+        }  # fmt: skip
+        for task in self._tasks:
+            if task.name not in missing & self._missing:
+                continue
+            if read_done(task.folder, Recipe.from_dict(task.recipe)) is not None:
+                self._end(task.name, {"state": "done"})
+            else:
+                self._again(task.name, "its worker is gone")
+        self._missing = missing & self._started
 
     def _again(self, name: str, why: str) -> None:
         self._started.discard(name)
         self._event(name, {"event": "again", "message": why})
+
+    def _end(self, name: str, outcome: dict[str, Any]) -> None:
+        self._started.discard(name)
+        self._futures.pop(name).release()  # or Dask does it anew where the result's worker dies
+        self._event(name, {"event": "end", "outcome": outcome})
 
     def _threads_of_workers(self) -> dict[str, int]:
         """By a worker's address, the cores of its machine over the tasks that it takes at once."""
@@ -203,10 +222,11 @@ class Cluster:
         except queue.Empty:
             self._event("", {"event": "tick"})
             return
+        if name not in self._futures:  # it has ended
+            return
         if word["event"] == "start":
             self._started.add(name)
-        if name not in self._ended:
-            self._event(name, word)
+        self._event(name, word)
 
     def _outcome(self, task: Task, stopping: bool) -> dict[str, Any] | None:
         """That of a run which has just ended; None of any other.
@@ -214,18 +234,22 @@ class Cluster:
         Raises:
             CommClosedError: the scheduler has dropped it.
         """
+        from distributed import TimeoutError
         from distributed.comm import CommClosedError
 
-        future = self._futures[task.name]
-        if task.name in self._ended or not future.done():
+        future = self._futures.get(task.name)
+        if future is None or not future.done():
             return None
         if future.status == "finished":
-            return future.result()
+            try:
+                return future.result(timeout=_ANSWER)
+            except TimeoutError:  # the worker that has it is gone: another one will find it done
+                return None
         if stopping:
             return {"state": "stopped"}
         if future.cancelled():
             raise CommClosedError  # nobody here has cancelled it
-        error = future.exception()  # the workers that took it died, one after another
+        error = future.exception()  # the workers that took it died, or no process could be made
         return failed(task, type(error).__name__, " ".join(str(error).split()))
 
 
@@ -235,10 +259,21 @@ def _set(word: Variable, text: str) -> None:
     Raises:
         CommClosedError: the scheduler does not answer.
     """
+    with _answering():
+        word.set(text)
+
+
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    """Turns all that Dask raises where nobody answers into one error.
+
+    Raises:
+        CommClosedError: the scheduler does not answer.
+    """
     from distributed.comm import CommClosedError
 
     try:
-        word.set(text)
+        yield
     except OSError as error:  # also that of a new connection which nobody takes
         raise CommClosedError(str(error)) from error
 

@@ -287,4 +287,3 @@ def _texts(key: str, values: Sequence[Any]) -> Sequence[str]:
         if not isinstance(value, str):
             raise ValueError(f"plan: {key} holds {value!r}; expected names.")
     return values
-

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 
-from ..errors import CheckpointError, DataError
 from ..markup import Html, as_html
 from ..report import Markdown, Page
 from ..training.files import write_atomically
@@ -54,11 +53,12 @@ def write_report(folder: str | os.PathLike[str]) -> str:
         CheckpointError: the folder holds no study. OSError: a file cannot be written.
     """
     results = Results(folder)
-    texts = {
-        "rows.csv": rows_csv(results), "runs.csv": runs_csv(results),
-        "report.md": str(markdown(results)), "report.html": page(results).html(),
+    texts: dict[str, Callable[[], str]] = {
+        "rows.csv": lambda: rows_csv(results), "runs.csv": lambda: runs_csv(results),
+        "report.md": lambda: str(markdown(results)), "report.html": lambda: page(results).html(),
     }  # fmt: skip
-    for name, text in texts.items():
+    for name, make in texts.items():
+        text = make()
         try:
             write_atomically(results.home.file(name), text.encode())
         except OSError as error:
@@ -135,7 +135,7 @@ def _figures(out: Page, results: Results, family: Family) -> None:
         out.table(*heat)
     try:
         pictures = strips(results, family)
-    except (CheckpointError, DataError, ModuleNotFoundError, OSError, ValueError) as error:
+    except (ModuleNotFoundError, OSError, TypeError, ValueError) as error:
         out.text(f"no pictures of images: {error}", note=True)
         return
     if pictures is not None:
@@ -197,5 +197,3 @@ def _made_by(results: Results) -> list[list[str]]:
             shown = {k: v for k, v in facts.items() if k not in ("threads", "memory")}
             machines[", ".join(f"{k} {v}" for k, v in shown.items())] = None
     return rows + [["machine", text] for text in machines]
-
-

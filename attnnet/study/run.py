@@ -87,7 +87,8 @@ def run(
     Raises:
         CheckpointError: another study works in the folder, or it holds another study.
         DataError: the images of a data set are missing or damaged.
-        ValueError: a wrong number of workers or threads, or workers on a cluster.
+        ValueError: a wrong number of workers or threads, workers on a cluster, or no such
+            ``progress``.
         ModuleNotFoundError, OSError: no distributed, no scheduler at the address.
     """
     for name, value, least in (("workers", workers, 0), ("threads", threads, 1)):

@@ -48,13 +48,24 @@ def run_here(tasks: Iterable[Task], event: Event) -> bool:
 
     What is registered in this process alone, such as a block in a notebook's cell, works here.
     """
+    broken: list[Exception] = []
+
+    def tell(name: str, word: dict[str, Any]) -> None:
+        try:
+            event(name, word)
+        except Exception as error:  # no failure of the run, which ends in order
+            broken.append(error)
+            stop.request()
+
     with StopRequest() as stop:
         for task in tasks:
             if stop.requested:
                 return False
-            event(task.name, {"event": "start", "pid": os.getpid()})
-            outcome = execute(task, partial(event, task.name), Control(request=stop))
-            event(task.name, {"event": "end", "outcome": outcome})
+            tell(task.name, {"event": "start", "pid": os.getpid()})
+            outcome = execute(task, partial(tell, task.name), Control(request=stop))
+            tell(task.name, {"event": "end", "outcome": outcome})
+            if broken:
+                raise broken[0]
             if outcome["state"] == "stopped":
                 return False
     return True
@@ -96,7 +107,8 @@ class Pool:
                     self._hear(stopping)
                 return not stop.requested
         except Exception:  # what shows the events failed: the runs end in order all the same
-            self._stop()
+            if not stopping:  # a second time would break them off
+                self._stop()
             for _, worker in self._running.values():
                 worker.join()
             raise

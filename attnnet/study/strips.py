@@ -33,7 +33,7 @@ def strips(results: Results, family: Family) -> tuple[list[str], list[list[Html 
 
     Raises:
         CheckpointError, DataError, OSError: checkpoints or images are not there any more.
-        ValueError: nobody knows which layer of a network to look at.
+        ValueError, TypeError: nobody knows which layer of a network to look at.
     """
     shown = _of_one_seed(results, family)
     if len(shown) < 2:

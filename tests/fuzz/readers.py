@@ -273,7 +273,7 @@ def read_study(path: Path) -> object:
     """All of its report that needs no network and no figure."""
     results = Results(str(path))
     html = results._repr_html_()
-    return str(results), html, rows_csv(results), runs_csv(results), markdown(results)
+    return str(results), html, rows_csv(results), runs_csv(results), str(markdown(results))
 
 
 def lock_file(data: bytes, place: Path) -> Path:

@@ -82,6 +82,7 @@ def test_the_report_alone(capsys, tmp_path):
         ("--preset shapes-quick --workers -1", "workers is -1; expected a whole number"),
         ("--preset shapes-quick --sedes 3", "Did you mean --seeds?"),
         ("--resume s --seeds 3", "--resume goes on with the plan in the folder; --seeds would"),
+        ("--resume s --output t", "--resume goes on in the study's own folder; leave --output out"),
     ],
 )
 def test_wrong_words(capsys, words, expected):

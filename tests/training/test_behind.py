@@ -105,7 +105,7 @@ keeping.in_notebook = lambda: True
 fsync = os.fsync
 def slow(fd):
     if threading.current_thread() is not threading.main_thread():
-        time.sleep(0.5)
+        time.sleep(3)
     fsync(fd)
 os.fsync = slow
 Trainer(recipe(), {str(tmp_path)!r}, [StopAt(0, 2)], progress=False).fit()
