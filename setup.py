@@ -55,12 +55,14 @@ class BuildCore(build_ext):
                 if self.force or not target.exists() or target.stat().st_mtime < newest:
                     stale.append((source, out, options, defines))
         self._compile_all(stale, include)
-        output = self.get_ext_fullpath(ext.name)  # may be there, from objects of other options
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        output = Path(self.get_ext_fullpath(ext.name))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # One that was linked for a sanitizer may be newer than these objects, and would be kept.
+        output.unlink(missing_ok=True)
         # Python's own library folder is not searched: nothing of it is linked.
         self.compiler.linker_so = [word for word in self.compiler.linker_so if "-rpath" not in word]
         link = ["-pthread", *os.environ.get("ATTNNET_LDFLAGS", "").split()]
-        self.compiler.link_shared_object(objects, output, libraries=["m", "dl"],
+        self.compiler.link_shared_object(objects, str(output), libraries=["m", "dl"],
                                          extra_postargs=link, target_lang="c")
 
     def _compile_all(self, stale, include):
