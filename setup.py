@@ -37,6 +37,8 @@ class BuildCore(build_ext):
         extra_flags = os.environ.get("ATTNNET_CFLAGS", "")
         flags = COMMON + extra_flags.split()
         macros = [("ATTN_HAVE_X86_SETS", "1")] if X86 else []
+        if extra_flags:
+            macros.append(("ATTN_CFLAGS", f'" {extra_flags}"'))
         include = self.include_dirs + ext.include_dirs
         # Objects made with other options (for a sanitizer, say) are not these.
         variant = f"{zlib.crc32(extra_flags.encode()):08x}" if extra_flags else ""

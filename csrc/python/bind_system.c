@@ -108,6 +108,11 @@ static PyObject *py_load_blas(PyObject *module, PyObject *const *args, Py_ssize_
     Py_RETURN_NONE;
 }
 
+/* The options beside the usual ones, as setup.py was asked for them. */
+#ifndef ATTN_CFLAGS
+#define ATTN_CFLAGS ""
+#endif
+
 static PyObject *py_config(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     ARGUMENTS("config");
@@ -125,7 +130,7 @@ static PyObject *py_config(PyObject *module, PyObject *const *args, Py_ssize_t c
     return Py_BuildValue("{s:s,s:N,s:i,s:s,s:s,s:z,s:s}", "isa", attn_isa_name(attn_isa_current()),
                          "isa_available", sets, "threads", attn_num_threads(), "blas",
                          attn_blas_config(), "blas_core", attn_blas_core(), "blas_core_wanted",
-                         attn_cpu_blas_core(), "compiler", __VERSION__);
+                         attn_cpu_blas_core(), "compiler", __VERSION__ ATTN_CFLAGS);
 }
 
 /* The doubles that a buffer of Python's holds. */

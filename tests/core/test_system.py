@@ -100,6 +100,11 @@ def test_show_config_names_what_is_in_use(capsys):
         assert word in text
 
 
+@pytest.mark.skipif(not os.environ.get("ATTNNET_CFLAGS"), reason="no options were asked for")
+def test_the_core_is_that_of_the_options_that_were_asked_for():
+    assert attnnet.config.config()["compiler"].endswith(f" {os.environ['ATTNNET_CFLAGS']}")
+
+
 @pytest.mark.parametrize("number", [0, -1, 257, 10**12])
 def test_thread_numbers_out_of_range(number):
     with pytest.raises(ValueError, match=f"num_threads is {number}, expected 1 to 256"):
