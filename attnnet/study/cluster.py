@@ -130,15 +130,7 @@ class Cluster:
                     if stopping:  # what no worker has begun, or only one that is gone
                         self._cancel(self._started)
                     self._drain()
-                    for task in self._tasks:
-                        outcome = self._outcome(task, stopping)
-                        if outcome is None:
-                            continue
-                        if outcome["state"] == "stopped" and not stopping:
-                            self._again(task.name, "the study was silent for too long")
-                            self._submit(task, threads)
-                        else:
-                            self._end(task.name, outcome)
+                    self._gather(stopping, threads)
                 return not stop.requested
         except CommClosedError:
             raise ConnectionError(
@@ -227,6 +219,18 @@ class Cluster:
         if word["event"] == "start":
             self._started.add(name)
         self._event(name, word)
+
+    def _gather(self, stopping: bool, threads: dict[str, int]) -> None:
+        """Sees to the runs that have just ended."""
+        for task in self._tasks:
+            outcome = self._outcome(task, stopping)
+            if outcome is None:
+                continue
+            if outcome["state"] == "stopped" and not stopping:
+                self._again(task.name, "the study was silent for too long")
+                self._submit(task, threads)
+            else:
+                self._end(task.name, outcome)
 
     def _outcome(self, task: Task, stopping: bool) -> dict[str, Any] | None:
         """That of a run which has just ended; None of any other.
