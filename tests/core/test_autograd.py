@@ -282,7 +282,7 @@ def test_interrupt_ends_a_backward_walk():
         with pytest.raises(KeyboardInterrupt):
             for _ in range(1000):
                 y.sum().backward(retain_graph=True)
-        assert time.perf_counter() - start < 10.0, "a thousand walks take longer"
+        assert time.perf_counter() - start < 1.0
     finally:
         timer.cancel()
     x.grad = None

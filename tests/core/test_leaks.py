@@ -20,7 +20,7 @@ import attnnet
 from attnnet import _core
 
 MOST = 10_000  # calls of one kind,
-SECONDS = 0.05  # or as many as take so long
+SECONDS = 0.1  # or as many as take so long
 WARM = 20
 FUNCTIONS = bindings.functions()
 MEMBERS = [name for name, value in vars(_core.Tensor).items()
