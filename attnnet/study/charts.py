@@ -84,7 +84,7 @@ def _accuracies(results: Results, row: Row) -> np.ndarray:
     """(seeds, epochs) validation accuracy of the runs that are done."""
     found = []
     for one in row.done.values():
-        history = results.history(one.run)
+        history = results.histories[one.run.name]
         if history is None:
             continue
         values = history.column(f"{history.held_out}_top1")

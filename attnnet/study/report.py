@@ -124,8 +124,8 @@ def _figures(out: Page, results: Results, family: Family) -> None:
                 out.add(svg(figure, what))
     except ModuleNotFoundError as error:
         out.text(f"no figures: {error}", note=True)
-    done = [one.run for row in results.of(family) for one in row.done.values()]
-    lost = [run.name for run in done if results.history(run) is None]
+    done = [one.run.name for row in results.of(family) for one in row.done.values()]
+    lost = [name for name in done if results.histories[name] is None]
     if lost:
         names = ", ".join(lost)
         out.text(f"no curve of {names}: history.json is missing there or corrupt", note=True)

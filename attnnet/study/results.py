@@ -194,12 +194,17 @@ class Results:
         """Names of the runs that failed, and why."""
         return [(n, state.message) for n, state in self.states.items() if state.kind == "failed"]
 
-    def history(self, run: Run) -> History | None:
-        """The curves of a run; None where they are missing or corrupt."""
-        try:
-            return History.from_json(self.home.of(run, "history.json"))
-        except (OSError, ValueError):
-            return None
+    @cached_property
+    def histories(self) -> dict[str, History | None]:
+        """The curves of the runs that are done, by name; None where they are missing or corrupt.
+        They are read when they are first asked for."""
+        found: dict[str, History | None] = {}
+        for one in (one for row in self.rows for one in row.done.values()):
+            try:
+                found[one.run.name] = History.from_json(self.home.of(one.run, "history.json"))
+            except (OSError, ValueError):
+                found[one.run.name] = None
+        return found
 
     def _correct(self) -> None:
         """Holm's correction over all comparisons, and how many seeds half a point needs."""
