@@ -22,6 +22,25 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "own_process: runs in a Python of its own, where no other "
+                            "test has left anything")  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Of a test marked so, has pytest run that one in another process; True says that it ran."""
+    if not pyfuncitem.get_closest_marker("own_process") or "ATTNNET_OWN_PROCESS" in os.environ:
+        return None
+    code = f"import sys; sys.path[:] = {sys.path!r}; import pytest; sys.exit(pytest.main())"
+    test = f"{pyfuncitem.path}::{pyfuncitem.name}"
+    done = subprocess.run([sys.executable, "-c", code, "-q", "-p", "no:cacheprovider", test],
+                          env={**os.environ, "ATTNNET_OWN_PROCESS": "1"}, capture_output=True,
+                          text=True)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return True
+
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDERS = ("cifar-10-batches-py", "cifar-100-python")
 

@@ -11,13 +11,13 @@ import multiprocessing
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
+from .. import get_num_threads, set_num_threads
 from .runner import Runner
 from .timing import timed
 
@@ -29,22 +29,22 @@ class Failed(Exception):
 
 
 class Apart(Runner):
-    """A runner in a process of its own, a copy of this one.
+    """A runner in a process of its own, with as many threads as this one.
 
     Args:
-        make: makes the runner, there.
+        make: makes the runner, there: what pickle can send.
 
     Raises:
         Failed: it did not.
     """
 
     def __init__(self, make: Callable[[], Runner]) -> None:
-        context = multiprocessing.get_context("fork")
+        # Not a copy of this process, whose threads of other systems would be missing there.
+        context = multiprocessing.get_context("forkserver")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(make, theirs), daemon=True)
-        with warnings.catch_warnings():  # of forks beside threads: ours wait, and are left behind
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._process.start()
+        words = (make, get_num_threads(), theirs)
+        self._process = context.Process(target=_serve, args=words, daemon=True)
+        self._process.start()
         theirs.close()
         try:
             self._answer()
@@ -89,11 +89,17 @@ class Apart(Runner):
             os.kill(self._process.pid, number)
 
 
-def _serve(make: Callable[[], Runner], pipe: Connection) -> None:
+def preload(*modules: str) -> None:
+    """Has modules imported once for all processes, not once in each; before the first of them."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
+
+
+def _serve(make: Callable[[], Runner], threads: int, pipe: Connection) -> None:
     """The other process: makes the runner, then answers until it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to answer
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    set_num_threads(threads)
     runner: Runner
     question: tuple[Any, ...] = ("make",)
     while True:

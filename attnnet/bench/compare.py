@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 
 import numpy as np
 
-from .apart import Apart, Failed
+from .apart import Apart, Failed, preload
 from .engine import Attnnet, Engine
 from .runner import Runner
 from .timing import Timing, interleaved
@@ -25,7 +25,7 @@ def compare(
 
     Args:
         engines: this package first.
-        make: of an engine, what makes its runner in that process.
+        make: of an engine, what makes its runner in that process, as pickle can send it.
         wrong: of an engine's result, ours and its precision, what is wrong with it; "" for nothing.
         rounds: as in :func:`interleaved`.
 
@@ -33,6 +33,7 @@ def compare(
         By the engine's name, the times of those whose results are right, and of the others why
         they have none.
     """
+    preload(*(name for engine in engines for name in engine.slow_imports))
     runners: dict[str, Apart] = {}
     notes: dict[str, str] = {}
     with ExitStack() as stack:

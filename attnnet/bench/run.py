@@ -102,7 +102,6 @@ def _engines(vs: Sequence[str], threads: int) -> list[Engine]:
         if name == "torch":
             from .peers import torch_engine
 
-            torch_engine.set_threads(threads)
             engines += torch_engine.engines()
         elif name != "grad-cam":  # which runs no networks of its own
             from .peers import onnx_engines

@@ -6,6 +6,8 @@ import pytest
 import attnnet
 from attnnet import Tensor
 
+pytestmark = pytest.mark.own_process  # what others left alive lies between what is freed here
+
 MEBIBYTE = 1 << 20
 
 
@@ -16,13 +18,6 @@ def held():
 
 def blank(mebibytes):
     return Tensor(np.zeros(int(mebibytes * MEBIBYTE) // 4, np.float32))
-
-
-@pytest.fixture(autouse=True)
-def nothing_cached():
-    attnnet.empty_cache()
-    yield
-    attnnet.empty_cache()
 
 
 def keeps() -> bool:

@@ -1,5 +1,7 @@
 """What would take longer than the trainings themselves is left out."""
 
+import sys
+
 import pytest
 
 import attnnet
@@ -19,3 +21,4 @@ def quick():
     attnnet.set_num_threads(before)
     registry._entries.clear()
     registry._entries.update(blocks)
+    sys.modules.pop("study.trouble", None)  # so that its next import registers its blocks again

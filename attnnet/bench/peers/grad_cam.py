@@ -8,9 +8,8 @@ import numpy as np
 import pytorch_grad_cam as tool
 import torch
 
-from ... import get_num_threads
 from ..engine import Job
-from .torch_engine import TorchEngine, set_threads
+from .torch_engine import TorchEngine
 
 CLASSES = {
     "gradcam": tool.GradCAM,
@@ -22,7 +21,6 @@ CLASSES = {
 
 def looker(job: Job, method: str, layer: str) -> Callable[[], np.ndarray]:
     """What makes the maps (N, H, W) of the job's images for their predicted classes."""
-    set_threads(get_num_threads())
     model = TorchEngine("torch").network(job).eval()
     look = CLASSES[method](model, [model.get_submodule(layer)])
     images = torch.tensor(job.images)

@@ -9,6 +9,7 @@ import torch
 import torch._functorch.config as functorch
 from torch.nn import functional as F
 
+from ... import get_num_threads
 from ...nn import Module
 from ..engine import Engine, Job
 from ..layers import Layer, LayerRunner, Part
@@ -27,6 +28,7 @@ class TorchEngine(Engine):
     """
 
     layers = True
+    slow_imports = ("torch",)
 
     def __init__(
         self,
@@ -64,7 +66,8 @@ class TorchEngine(Engine):
         return self.with_weights(model, job.model())
 
     def with_weights(self, module: torch.nn.Module, ours: Module) -> torch.nn.Module:
-        """The module with the weights of the one of this package."""
+        """The module with the weights of the one of this package, and with as many threads."""
+        torch.set_num_threads(get_num_threads())
         state = {name: torch.tensor(value) for name, value in ours.state_dict().items()}
         module.load_state_dict(state)
         return module.to(memory_format=self.memory_format)
@@ -132,8 +135,3 @@ def engines() -> list[Engine]:
         TorchEngine("torch bf16", channels_last=True, bfloat16=True),
         TorchEngine("torch compile bf16", compile=True, bfloat16=True),
     ]
-
-
-def set_threads(threads: int) -> None:
-    """Threads that PyTorch uses."""
-    torch.set_num_threads(threads)
