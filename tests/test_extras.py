@@ -7,13 +7,12 @@ import pytest
 
 import attnnet
 from attnnet import explain
-from attnnet.data import image_folder
 
 IMAGE = np.zeros((32, 32, 3), np.uint8)
 
 
 def open_folder(tmp_path):
-    image_folder.read_image(tmp_path / "a.png", 32)
+    attnnet.data.read_image(tmp_path / "a.png", 32)
 
 
 def predict_file(tmp_path):

@@ -165,7 +165,7 @@ def images_of(args: argparse.Namespace, model: Module) -> Chosen:
     if args.images:
         if args.indices:
             raise ValueError("give image files or --indices, not both.")
-        return Chosen(_read(args.images, model), [Path(name).stem for name in args.images], None)
+        return Chosen(_read(args.images, model), _names(args.images), None)
     dataset = dataset_of(args, model)
     indices = args.indices or range(min(4, len(dataset.labels)))
     for index in indices:
@@ -178,12 +178,25 @@ def images_of(args: argparse.Namespace, model: Module) -> Chosen:
     return Chosen(dataset.images[rows], [str(row) for row in rows], dataset.labels[rows])
 
 
+def _names(files: list[str]) -> list[str]:
+    """A name for each file, without its folder and ending; a number tells equal ones apart."""
+    names: list[str] = []
+    for stem in (Path(file).stem for file in files):
+        name, number = stem, 1
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}"
+        names.append(name)
+    return names
+
+
 def _read(files: list[str], model: Module) -> np.ndarray:
     from ..data import pictures
 
     if model.in_channels not in pictures.MODES:
         raise ValueError(f"image files have no {model.in_channels} channels, as the network has.")
-    return np.stack([pictures.read(file, model.image_size, model.in_channels) for file in files])
+    size, channels = model.image_size, model.in_channels
+    return np.stack([pictures.read_image(file, size, channels) for file in files])
 
 
 class Bar:

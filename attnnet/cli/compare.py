@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         for row, name in enumerate(chosen.names)
     ]
     for name, table in (("accuracy", accuracy), ("predictions", predictions)):
-        with open(folder / f"{name}.csv", "w", newline="") as file:
+        with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(table)
         print("\n".join("  ".join(f"{c:<14}" for c in row).rstrip() for row in table) + "\n")
     marked = [

@@ -13,7 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("checkpoint", help="a checkpoint, or a training's folder (its best one)")
     add_image_arguments(parser)
-    parser.add_argument("--top", type=count, default=3, metavar="N", help="classes; default 3")
+    parser.add_argument(
+        "--top", type=count, metavar="N", help="classes; default 3, or all where there are fewer"
+    )
     parser.add_argument("--output", metavar="DIR", help="write the overlay of each image there")
     add_look_arguments(parser, weight=0.5)
     add_threads_argument(parser)
@@ -27,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
     model = load(args.checkpoint)
     chosen = images_of(args, model)
     width = max(len(name) for name in chosen.names)
-    for row, prediction in enumerate(model.predict(chosen.pixels, top=args.top)):
+    top = min(3, model.num_classes) if args.top is None else args.top
+    for row, prediction in enumerate(model.predict(chosen.pixels, top=top)):
         right, verdict = is_right(chosen, row, prediction), ""
         if right is not None:
             true = true_name(chosen, model, row)

@@ -48,8 +48,9 @@ def add_look_arguments(parser: Any, weight: float) -> None:
         "state dicts layer1.0.image_module) for a ResNet's block; default: the last stage"
     )  # fmt: skip
     parser.add_argument(
-        "--target", metavar="CLASS", help="a class, by name or number; default: the predicted one"
-    )
+        "--target", metavar="CLASS", help="a class, by its name, else its number; default: the "
+        "predicted one"
+    )  # fmt: skip
     parser.add_argument(
         "--weight", type=float, default=weight, metavar="X",
         help=f"of the image in overlays, 0 to 1; default {weight}",
@@ -68,8 +69,8 @@ def look(model: Module, chosen: Chosen, args: argparse.Namespace) -> Looks:
     """
     from .. import explain
 
-    target = args.target
-    if target is not None and target.isdigit():
+    target, names = args.target, getattr(model, "class_names", None) or ()
+    if target is not None and target.isdigit() and target not in names:
         target = int(target)
     cam = explain.cam(model, chosen.pixels, args.method, args.layers, target)
     guided = explain.guided_backprop(model, chosen.pixels, cam.target)

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from . import pictures
 from .dataset import Dataset, check_classes, stratified_choice
+from .pictures import read_image
 
+_HELD_OUT = ("val", "valid", "validation", "dev")  # what others call the second folder
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 
 
@@ -51,6 +52,11 @@ def load_folder(path: str | os.PathLike, image_size: int = 32, channels: int = 3
     name = f"folder:{path.name}"
     if (path / "train").is_dir() and (path / "test").is_dir():
         return _two_folders(path, name, image_size, channels)
+    if (path / "train").is_dir() and any((path / held).is_dir() for held in _HELD_OUT):
+        raise DataError(f"folder:{path}: holds train, and no test beside it: call the folder of "
+                        "the test images so, or give one sub-folder of images a class")
+    if (test_fraction, seed) != (0.2, 0):  # the name alone would load another cut
+        name += f", cut by seed {seed}, {float(test_fraction):g}"
     whole = _read(path, name, image_size, channels)
     chosen = np.zeros(len(whole), bool)
     chosen[stratified_choice(whole.labels, len(whole.classes), float(test_fraction), seed)] = True
@@ -102,15 +108,3 @@ def _read(path: Path, name: str, image_size: int, channels: int) -> Dataset:
         images[i] = read_image(file, image_size, channels)
     labels = np.array([label for _, label in listing], np.int64)
     return Dataset(images, labels, classes, name)
-
-
-def read_image(file: str | os.PathLike, image_size: int, channels: int = 3) -> np.ndarray:
-    """One image file as uint8 (channels, image_size, image_size); see ``load_folder``.
-
-    Raises:
-        DataError: missing, truncated, corrupt, too large, or no image.
-    """
-    try:
-        return pictures.read(file, (image_size, image_size), channels)
-    except FileNotFoundError as missing:
-        raise DataError(f"{file}: no such file") from missing

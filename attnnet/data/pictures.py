@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, check_whole
 from ..extras import need
 
 if TYPE_CHECKING:
@@ -53,9 +53,11 @@ def upright(image: Image.Image, channels: int) -> Image.Image:
     Args:
         channels: 1 (gray), 3 (red, green, blue) or 4 (with opacity).
     """
-    if image.mode.startswith("I;16") or image.mode == "I":
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, of which no range is known: pass an array")
+    if image.mode.startswith("I"):
         # 16 bits of gray, which the usual conversion would cut off at 255.
-        image = image.point(lambda value: value / 256).convert("L")
+        image = image.convert("I").point(lambda value: value / 256).convert("L")
     return need("PIL.ImageOps").exif_transpose(image.convert(MODES[channels]))
 
 
@@ -74,16 +76,33 @@ def fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.resize(size[::-1], bilinear, covering(*image.size, size))
 
 
-def read(file: str | os.PathLike, size: tuple[int, int], channels: int) -> np.ndarray:
-    """An image file as uint8 (channels, height, width), upright and fitted.
+def read_image(
+    file: str | os.PathLike, size: int | tuple[int, int], channels: int = 3
+) -> np.ndarray:
+    """An image file in the form that ``predict`` and ``attnnet.explain`` take, of any size.
+
+    Held upright as its EXIF entry says, scaled (bilinear) until it covers the size, and cut to it
+    about its middle: as the images of a folder are for training. Needs Pillow.
 
     Args:
-        size: (height, width). channels: 1, 3 or 4.
+        file: its path: BMP, GIF (the first picture), JPEG, PNG, PPM, TIFF or WebP.
+        size: (height, width) in pixels, or one number for both; a network's own is
+            ``model.image_size``.
+        channels: 3 (red, green, blue; default), 1 (gray) or 4 (with opacity).
+
+    Returns:
+        uint8 (channels, height, width).
 
     Raises:
-        FileNotFoundError: there is none.
+        ValueError: another number of channels, or a size below 1.
+        FileNotFoundError: there is no such file.
         DataError: truncated, corrupt, of another kind or too large.
     """
+    height, width = (size, size) if isinstance(size, int) else size
+    for side in (height, width):
+        check_whole("size", side, 1)
+    if channels not in MODES:
+        raise ValueError(f"channels is {channels!r}; an image file has 1, 3 or 4.")
     with opened(file) as image:
-        pixels = np.asarray(fitted(upright(image, channels), size))
-    return pixels.reshape(*size, channels).transpose(2, 0, 1)
+        pixels = np.asarray(fitted(upright(image, channels), (height, width)))
+    return pixels.reshape(height, width, channels).transpose(2, 0, 1)

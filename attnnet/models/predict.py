@@ -196,5 +196,6 @@ def _check_shape(model: Classifier, shape: tuple[int, ...]) -> None:
     if len(shape) != 4 or shape[1:] != expected:
         raise ValueError(
             f"{model.arch} was made for images (N, {', '.join(map(str, expected))}), got "
-            f"{shape}; resize=True resizes arrays, Pillow images and files"
+            f"{shape}. predict(..., resize=True) brings images to that size, and "
+            f"attnnet.data.read_image(file, {model.image_size}) files, for maps too"
         )

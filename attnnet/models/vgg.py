@@ -60,7 +60,7 @@ class VGG(Classifier):
                 f"{arch} halves the image five times: image_size must be at least 32, "
                 f"got {image_size!r}"
             )
-        self.batch_norm, self.dropout = bool(batch_norm), dropout
+        self.batch_norm = bool(batch_norm)
         self.features, size = self._features(counts, placement)
         self.flatten = Flatten()
         self.classifier = Sequential(
@@ -72,6 +72,7 @@ class VGG(Classifier):
             ReLU(),
             Linear(HIDDEN, self.num_classes),
         )
+        self.dropout = float(dropout)
         for module in self.modules():
             if isinstance(module, Conv2d):
                 init.vgg_normal_(module.weight, module.bias)

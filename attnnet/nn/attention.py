@@ -23,14 +23,25 @@ from .pooling import AdaptiveMaxPool2d
 
 
 class AttentionBlock(Module):
-    """Base of the blocks: chooses between the fused operation and the composed one."""
+    """Base of the blocks: chooses between the fused operation and the composed one.
+
+    A subclass that says ``forward``, ``reference`` or ``gates`` anew, but not ``fused``, is
+    computed by what it says. Of the layers inside, the fused operation reads the weights alone: a
+    block with another layer in the place of one of them is a block of its own.
+    """
 
     is_one_operation = True  # False for chains of other blocks
+    is_fused = True  # whether fused() computes what the other methods say
     hides_relu = True  # whether the fused operation may hold a ReLU inside
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if not vars(cls).keys().isdisjoint(("fused", "forward", "reference", "gates")):
+            cls.is_fused = "fused" in vars(cls)
 
     def forward(self, x: Tensor) -> Tensor:
         hooked = hooks.any_alive() and any(m._hooked for m in self.modules() if m is not self)
-        if hooked or (self.hides_relu and is_relu_guided()):
+        if hooked or not self.is_fused or (self.hides_relu and is_relu_guided()):
             return self.reference(x)
         return self.fused(x)
 
@@ -40,7 +51,8 @@ class AttentionBlock(Module):
         Args:
             x: (N, C, H, W). relu: the module that follows, a ReLU or what took its place.
         """
-        if hooks.any_alive() or is_relu_guided() or type(relu) is not ReLU:
+        seen = hooks.any_alive() or is_relu_guided()
+        if seen or not self.is_fused or type(relu) is not ReLU:
             return relu(self(x))
         return self.fused(x, relu=True)
 
@@ -228,11 +240,10 @@ class _SpatialConv(Module):
     def arguments(self) -> tuple[Any, ...]:
         """What the fused operations take of this; counts the batch, as batch norm does."""
         conv, bn = self.conv, self.bn
-        if bn.training:
-            bn.num_batches_tracked[...] += 1
+        training, momentum = bn.begin()
         return (
             conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.weight, bn.bias,
-            bn.training, bn.momentum, bn.eps,
+            training, momentum, bn.eps,
         )  # fmt: skip
 
 
@@ -357,6 +368,8 @@ class _Chain(AttentionBlock):
             self.add_module(name, part)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.is_fused:
+            return self.reference(x)
         for part in self._modules.values():
             x = part(x)
         return x
@@ -376,25 +389,38 @@ class _Chain(AttentionBlock):
 
 
 class SE_SA(_Chain):
-    """SE, then SA on its output. Args: channels. Parameters under ``0.*`` and ``1.*``."""
+    """SE, then SA on its output.
+
+    Args:
+        channels: C.
+
+    Parameters under ``0.*`` and ``1.*``.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__(**{"0": SE(channels), "1": SA(channels)})
 
 
 class SEC_SA(_Chain):
-    """SEC, then SA on its output. Args: channels. Parameters under ``0.*`` and ``1.*``."""
+    """SEC, then SA on its output.
+
+    Args:
+        channels: C.
+
+    Parameters under ``0.*`` and ``1.*``.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__(**{"0": SEC(channels), "1": SA(channels)})
 
 
 class CBAM(_Chain):
-    """CA, then SA on its output. Parameters under ``ChannelGate.*`` and ``SpatialGate.*``.
+    """CA, then SA on its output.
 
     Args:
         channels: C. reduction, pool_types: of CA.
 
+    Parameters under ``ChannelGate.*`` and ``SpatialGate.*``.
     Paper: Woo et al. 2018, "CBAM: Convolutional Block Attention Module".
     """
 

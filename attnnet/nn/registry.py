@@ -9,7 +9,6 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from ..errors import unknown_name
@@ -128,8 +127,12 @@ def make_block(name: str, channels: int, height: int, width: int) -> Module:
     return block
 
 
+def _aa_original(channels: int, height: int, width: int) -> AA:
+    """AA in the form of the study's code, which its checkpoints need."""
+    return AA(channels, height, width, form="original")
+
+
 for _name in ("SE", "SEC", "CA", "SA", "SE_SA", "SEC_SA", "CBAM", "NEW", "NAB"):
     _register(_name, getattr(attention, _name), builtin=True)
 _register("AA", AA, builtin=True)
-# The study's own form of AA, which its checkpoints need.
-_register("AA_ORIGINAL", partial(AA, form="original"), builtin=True)
+_register("AA_ORIGINAL", _aa_original, builtin=True)

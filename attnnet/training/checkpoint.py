@@ -303,18 +303,18 @@ def build_model(checkpoint: Checkpoint) -> Module:
         return create_model(**config)
 
 
-def _size(most: int) -> Callable[[Any], bool]:
-    """A checker of sizes; bounded, so that a hostile file cannot ask for all memory."""
-    return lambda v: isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= most
+def _is_size(value: Any) -> bool:
+    """Whether this is a size; what it asks of memory, ``at_most`` bounds."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 2**17
 
 
 # What a model's ``config`` may hold, and what each must be.
 _CONFIG: dict[str, Callable[[Any], bool]] = {
     "arch": lambda v: isinstance(v, str),
     "block": lambda v: v is None or isinstance(v, str),
-    "num_classes": _size(100_000),
-    "in_channels": _size(64),
-    "image_size": lambda v: isinstance(v, list) and len(v) == 2 and all(map(_size(1024), v)),
+    "num_classes": _is_size,
+    "in_channels": _is_size,
+    "image_size": lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_size, v)),
     "batch_norm": lambda v: isinstance(v, bool),
     "dropout": lambda v: isinstance(v, float) and 0.0 <= v < 1.0,
 }

@@ -225,7 +225,7 @@ def score(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> Evaluat
     """Scores logits against labels.
 
     Args:
-        logits: (N, K) floats. A row with a NaN counts as wrong.
+        logits: (N, K) floats. A row with NaN or infinity counts as wrong.
         labels: (N,) integers in [0, K).
         classes: the K class names.
 
@@ -240,8 +240,10 @@ def score(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> Evaluat
             f"labels go from {labels.min()} to {labels.max()}; the model has {known} classes."
         )
     logits = np.asarray(logits, np.float64)
-    broken = np.isnan(logits).any(axis=1)
-    shifted = logits - logits.max(axis=1, keepdims=True)
+    highest = logits.max(axis=1, keepdims=True)
+    broken = ~np.isfinite(highest[:, 0])
+    with np.errstate(invalid="ignore"):
+        shifted = logits - highest
     log_sum = np.log(np.exp(shifted).sum(axis=1))
     rows = np.arange(count)
     own = shifted[rows, labels]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 from ..errors import unknown_name
@@ -20,7 +21,7 @@ def _shown(value: object) -> str:
 
 def _finite(value: Any) -> bool:
     """Whether this is a finite number; a whole number too large for a float is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         return False
     try:
         return math.isfinite(value)
@@ -41,11 +42,11 @@ def _whole(
     def check(name: str, value: Any) -> int | None:
         if value is None and optional:
             return None
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
             raise _wrong(name, value, expected)
         if value > most:
             raise _wrong(name, value, f"at most {most:,}")
-        return value
+        return int(value)
 
     return check
 
@@ -142,9 +143,9 @@ def _per_channel(positive: bool) -> Callable[[str, Any], tuple[float, ...] | Non
 def _validation(name: str, value: Any) -> float | int | None:
     if value is None:
         return None
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and isinstance(value, int) and value >= 1:
-        return value
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if number and isinstance(value, Integral) and value >= 1:
+        return int(value)
     if number and 0.0 < value < 1.0:
         return float(value)
     raise _wrong(name, value, "a fraction between 0 and 1, a count of images, or None")

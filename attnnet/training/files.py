@@ -47,7 +47,9 @@ def write_atomically(
     Raises:
         OSError: the file could not be written; what stood under the name before still does.
     """
-    folder = os.path.dirname(os.path.abspath(path))
+    # From the root on: the working directory may change meanwhile.
+    path, also = os.path.abspath(path), [os.path.abspath(name) for name in also]
+    folder = os.path.dirname(path)
     made: list[str] = []
     try:
         temporary = _write_temporary(folder, os.path.basename(path), content, made)

@@ -26,7 +26,7 @@ def finish(trainer: Trainer) -> None:
     history = trainer.history
     history.folder = trainer.folder
     evaluation = None
-    if trainer.stop_signal is not None:  # after the last epoch: what is left can be made later
+    if trainer.stop_request.signal is not None:  # after the last epoch: the rest can wait
         history.interrupted = True
     if not history.interrupted and len(history):
         try:

@@ -12,6 +12,8 @@ from .files import TEMPORARY, is_leftover, write_atomically
 from .lock import FolderLock
 
 LAST, BEST, LOCK = "last.safetensors", "best.safetensors", "train.lock"
+# What a training leaves beside its recipe. The last checkpoint first: it makes the others count.
+_FILES = (LAST, BEST, "history.json", "history.csv", "result.png")
 
 
 def fresh_folder(name: str, parent: str = "runs") -> str:
@@ -33,7 +35,7 @@ class RunFolder:
         anew: whether to write over a training that the folder holds already.
 
     Attributes:
-        path: the folder; of a new one what it will be called unless another takes the name first.
+        ours: whether what the folder holds is of this training.
 
     Raises:
         CheckpointError: the folder holds a training already.
@@ -42,11 +44,21 @@ class RunFolder:
     """
 
     def __init__(self, path: str | None, name: str = "training", anew: bool = False) -> None:
-        self.path = fresh_folder(name) if path is None else path
+        self._name_it(fresh_folder(name) if path is None else path)
         self._new_name = name if path is None else None
         self._anew = anew
+        self.ours = False
         self._lock: FolderLock | None = None
         self._check()
+
+    def _name_it(self, path: str) -> None:
+        self._name, self._absolute = path, os.path.abspath(path)
+
+    @property
+    def path(self) -> str:
+        """The folder as it was named, or from the root on where the working directory is another
+        by now; of a new one what it will be called unless another takes the name first."""
+        return self._name if os.path.abspath(self._name) == self._absolute else self._absolute
 
     def _check(self) -> None:
         """Refuses a folder with a training that is not to be written over."""
@@ -60,7 +72,7 @@ class RunFolder:
     def _make(self) -> None:
         """Makes the folder; a new one is made by nobody else."""
         while self._new_name is not None:
-            self.path = fresh_folder(self._new_name)
+            self._name_it(fresh_folder(self._new_name))
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             with contextlib.suppress(FileExistsError):  # somebody was faster: the next name
                 os.mkdir(self.path)
@@ -97,6 +109,20 @@ class RunFolder:
             raise CheckpointError(
                 f"cannot write to the folder {self.path}: {error.strerror or error}."
             ) from error
+
+    def clear(self) -> None:
+        """Removes what another training left, which is written over: whatever ends this one before
+        its first checkpoint, nothing of the other counts as its own.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
+        if self.ours:
+            return
+        for name in _FILES:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.file(name))
+        self.ours = True
 
     def require_room(self, size: int) -> None:
         """Checks that two files of ``size`` bytes fit beside what is there.

@@ -34,6 +34,7 @@ def begin(trainer: Trainer) -> Best:
         kept += trainer.average is not None
         trainer.run_folder.require_room(4 * kept * count)
         try:
+            trainer.run_folder.clear()
             trainer.recipe.to_file(trainer.run_folder.file("recipe.json"))
         except OSError as error:
             raise CheckpointError(
@@ -103,7 +104,7 @@ def save_interrupted(trainer: Trainer) -> None:
     if trainer.run_folder is None or not in_notebook():
         save(trainer)
         return
-    path, checkpoint = trainer.run_folder.file(LAST), capture(trainer, copy=True)
+    path, checkpoint = os.path.abspath(trainer.run_folder.file(LAST)), capture(trainer, copy=True)
 
     def write() -> None:
         try:
@@ -175,6 +176,12 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, optimizer: Any) -> None:
         raise CheckpointError(
             f"{path}: this training was on other images ({meta.get('data')}; here are {found}); "
             "going on with these would not be the same training."
+        )
+    scaled = [list(trainer.data.train.mean), list(trainer.data.train.std)]
+    if meta.get("normalization", scaled) != scaled:
+        raise CheckpointError(
+            f"{path}: this training's images were normalised by (mean, std) "
+            f"{meta['normalization']}; here are {scaled}: going on would not be the same training."
         )
     checkpoints.fill_model(trainer.evaluated, checkpoint)
     try:

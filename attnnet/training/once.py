@@ -45,6 +45,8 @@ def train(
         ValueError: a name in the recipe does not exist.
     """
     folder = os.fspath(output)
+    if isinstance(data, (tuple, list)):  # as the trainer does, whose recipe the folder keeps
+        recipe = recipe.replace(dataset=data[0].name)
     options: dict[str, Any] = {"callbacks": callbacks, "progress": progress, "data": data}
     options["distributed"] = distributed
     begun, done = find_ranks(distributed).from_first(lambda: _look(recipe, folder))

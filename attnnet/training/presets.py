@@ -113,7 +113,7 @@ def preset_fields(name: str, arch: str | None = None) -> dict[str, Any]:
     if not isinstance(name, str) or name not in _PRESETS:
         raise unknown_name("preset", name, _PRESETS)
     fields = dict(_PRESETS[name][1])
-    if name == "fast" and (arch or "").lower().startswith("vgg"):
+    if name == "fast" and str(arch).lower().startswith("vgg"):
         fields |= _FAST_VGG
     return fields
 
@@ -138,4 +138,4 @@ def preset_for(arch: str | None, dataset: str | None) -> str | None:
         return "shapes"
     if not dataset.lower().startswith("cifar"):
         return None
-    return "vgg19-cifar10" if (arch or "").startswith("vgg") else "resnet18-cifar100"
+    return "vgg19-cifar10" if (arch or "").lower().startswith("vgg") else "resnet18-cifar100"

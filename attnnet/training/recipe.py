@@ -185,8 +185,13 @@ class Recipe:
         """A copy with some fields changed.
 
         Raises:
-            ValueError: as for the constructor.
+            ValueError: as for the constructor; or a preset, which sets nearly all of them.
         """
+        if "preset" in changes:
+            raise ValueError(
+                f"recipe: replace changes single fields; Recipe.preset({changes['preset']!r}, ...) "
+                "starts from a preset."
+            )
         return Recipe.from_dict({**self.to_dict(), **changes})
 
     def differences(self, there: Recipe) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,12 @@ def load_data(
             f"training images are {train.images.shape[1:]} (channels, height, width), test "
             f"images {test.images.shape[1:]}; expected the same."
         )
+    if list(train.classes) != list(test.classes):
+        raise DataError(
+            f"the training images' classes are {_few(train.classes)}, the test images' "
+            f"{_few(test.classes)}; expected the same, in the same order (from_arrays takes "
+            "classes=)."
+        )
     train = at_most(train, recipe.limit_train, recipe.seed)
     test = at_most(test, recipe.limit_test, recipe.seed)
     normalization = (train.mean, train.std)
@@ -101,6 +108,11 @@ def load_data(
         share=share,
     )
     return TrainingData(train, held_out, test, loader)
+
+
+def _few(names: Sequence[str]) -> str:
+    rest = f", ... ({len(names)})" if len(names) > 6 else ""
+    return ", ".join(names[:6]) + rest
 
 
 def load_named(
@@ -190,7 +202,9 @@ def check_sizes(recipe: Recipe, model: Module, channels: int, height: int, width
 def model_config(model: Module) -> dict[str, Any]:
     """What ``create_model`` needs to make a model anew, as a checkpoint keeps it."""
     config = getattr(model, "config", None)
-    return config if isinstance(config, dict) else {"custom": type(model).__name__}
+    if isinstance(config, dict) and "arch" in config:  # a network may call something else so
+        return config
+    return {"custom": type(model).__name__}
 
 
 def optimizer_text(recipe: Recipe) -> str:

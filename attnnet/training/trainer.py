@@ -61,6 +61,7 @@ class Trainer:
         model, optimizer: after ``prepare`` or ``fit``.
         average: the ``AveragedModel`` where the recipe averages the weights, else None.
         history: the rows so far.
+        stop_signal: the signal that ended the last ``fit``; None: none did.
         folder: the folder written to, or None.
         ranks: the processes of this training.
 
@@ -112,6 +113,7 @@ class Trainer:
         self.position = Position()
         self.resumed_from: Checkpoint | None = None
         self.stop_request = StopRequest()
+        self.stop_signal: signal.Signals | None = None
         self.best_evaluation: Evaluation | None = None
         self.best_weights: dict[str, np.ndarray] | None = None  # only where no file holds them
         self._paces: list[float] = []  # seconds a pixel of each epoch of this process
@@ -177,6 +179,8 @@ class Trainer:
         )  # fmt: skip
         trainer.resumed_from = checkpoint
         trainer.best_from = folder
+        if trainer.run_folder is not None:
+            trainer.run_folder.ours = own
         return trainer
 
     # What callbacks may ask.
@@ -322,6 +326,9 @@ class Trainer:
             self._end = min(self.recipe.epochs, stop_after or self.recipe.epochs)
             self.position.best = self.ranks.from_first(lambda: keeping.begin(self))
             set_rng_state(self.position.random)
+            self.history.summary = {}
+            self.stop_signal = None
+            stack.callback(self._forget_request)
             self.stop_request = stack.enter_context(self.ranks.stop_request())
             try:
                 self._run()
@@ -345,13 +352,12 @@ class Trainer:
             keeping.save_interrupted(self)
         finish(self)
         self.stop_request.agree()
-        if self.stop_signal is not None:  # one that came too late to stop anything here
+        if self.stop_request.signal is not None:  # one that came too late to stop anything here
             self.history.interrupted = True
 
-    @property
-    def stop_signal(self) -> signal.Signals | None:
-        """The signal that ended the last ``fit``; None: none did."""
-        return self.stop_request.signal
+    def _forget_request(self) -> None:
+        """A request that has ended ``fit`` is not to end an evaluation that follows."""
+        self.stop_signal, self.stop_request = self.stop_request.signal, StopRequest()
 
     def _train_epoch(self) -> None:
         """Trains the rest of the running epoch and evaluates it, unless asked to stop before."""

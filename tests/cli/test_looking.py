@@ -66,6 +66,29 @@ def test_cam_writes_four_pictures_an_image(trained, tmp_path, capsys):
     assert "5: star" in capsys.readouterr().out
 
 
+def test_files_of_one_name_get_pictures_each(trained, tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(f"{folder}/x.png")
+    assert main(["infer", str(trained / "vgg11"), "a/x.png", "b/x.png", "--output", "out"]) == 0
+    assert files(tmp_path / "out") == ["x-2-gradcam.png", "x-gradcam.png"]
+
+
+def test_networks_of_two_classes(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (16, 3, 32, 32), np.uint8)
+    pair = attnnet.data.from_arrays(images, np.arange(16) % 2, ["1", "0"], name="two")
+    recipe = attnnet.Recipe.preset("shapes", arch="vgg11", block=None, **QUICK)
+    attnnet.Trainer(recipe, tmp_path / "two", data=(pair, pair), progress=False).fit()
+    Image.fromarray(images[0].transpose(1, 2, 0)).save("x.png")
+    assert main(["infer", "two", "x.png"]) == 0
+    assert len(re.findall("%", capsys.readouterr().out)) == 2
+    assert main(["infer", "two", "x.png", "--top", "3"]) == 2
+    assert "top must be 1 to 2 (the classes), got 3" in capsys.readouterr().err
+    assert main(["cam", "two", "x.png", "--target", "1"]) == 0  # the name, not the number
+    assert "x: 1 " in capsys.readouterr().out
+
+
 def test_the_overlay_is_the_library_s(trained, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     Image.fromarray(pixels).save("image.png")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import attnnet.data
-from attnnet.data.image_folder import read_image
+from attnnet.data import read_image
 from attnnet.errors import DataError
 
 
@@ -73,6 +73,15 @@ def test_every_kind_of_picture(tmp_path, suffix, mode):
 def test_sixteen_bits_of_gray(tmp_path):
     Image.fromarray(np.full((8, 8), 128 * 256, np.uint16)).save(tmp_path / "x.png")
     assert set(read_image(tmp_path / "x.png", 8).ravel().tolist()) == {128}
+    pixels = np.full((8, 8), 128 * 256, ">u2")
+    Image.frombytes("I;16B", (8, 8), pixels.tobytes()).save(tmp_path / "x.tiff")
+    assert set(read_image(tmp_path / "x.tiff", 8).ravel().tolist()) == {128}
+
+
+def test_floats_have_no_known_range(tmp_path):
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "x.tiff")
+    with pytest.raises(DataError, match="pixels are floats, of which no range is known"):
+        read_image(tmp_path / "x.tiff", 8)
 
 
 def test_scaled_to_cover_and_cut_about_the_middle(tmp_path):
@@ -108,12 +117,21 @@ def write(path, content):
     (lambda p: (fill(p / "train", {"a": 1}), fill(p / "test", {"b": 1})),
      "different classes: a, b"),
     (lambda p: (fill(p / "train", {"a": 1}), (p / "test").mkdir()), "test: no classes"),
+    (lambda p: (fill(p / "train", {"a": 1}), fill(p / "val", {"a": 1})),
+     "holds train, and no test beside it"),
 ])
 def test_refuses_a_spoilt_folder(spoil, words, tmp_path):
     fill(tmp_path, {"a": 4, "b": 4})
     spoil(tmp_path)
     with pytest.raises(DataError, match=words):
         attnnet.data.load(f"folder:{tmp_path}")
+
+
+def test_another_cut_has_another_name(tmp_path):
+    fill(tmp_path / "x", {"a": 4, "b": 4})
+    names = [attnnet.data.load(f"folder:{tmp_path / 'x'}", **options)[0].name
+             for options in ({}, {"seed": 1}, {"test_fraction": 0.25})]
+    assert names == ["folder:x", "folder:x, cut by seed 1, 0.2", "folder:x, cut by seed 0, 0.25"]
 
 
 def test_refuses_what_is_no_folder_and_wrong_options(tmp_path):
@@ -135,5 +153,16 @@ def test_a_large_picture_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(attnnet.data.pictures, "MAX_PIXELS", 1000)
     with pytest.raises(DataError, match="40 x 30 pixels, expected at most 1,000"):
         read_image(paint(tmp_path / "x.png", size=(40, 30)), 8)
-    with pytest.raises(DataError, match="no such file"):
+
+
+def test_one_file(tmp_path):
+    file = paint(tmp_path / "x.png", size=(40, 30))
+    assert read_image(file, (10, 20)).shape == (3, 10, 20)
+    assert read_image(file, 8, 1).shape == (1, 8, 8)
+    for words, message in (((8, 2), "channels is 2; an image file has 1, 3 or 4"),
+                           ((0,), "size is 0; expected a whole number of at least 1"),
+                           (((8, -1),), "size is -1"), (((8, 2.5),), "size is 2.5")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            read_image(file, *words)
+    with pytest.raises(FileNotFoundError, match=r"none\.png"):
         read_image(tmp_path / "none.png", 8)

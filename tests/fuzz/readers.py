@@ -25,7 +25,7 @@ from study import small, synthetic
 from training import tiny
 
 import attnnet
-from attnnet.data import Dataset, cifar, image_folder, pickle_reader, pictures
+from attnnet.data import Dataset, cifar, pickle_reader, pictures
 from attnnet.errors import CheckpointError, DataError
 from attnnet.interop import torch_file
 from attnnet.study.folder import write_failure
@@ -298,7 +298,7 @@ def read_image(path: Path) -> object:
     before = pictures.MAX_PIXELS
     pictures.MAX_PIXELS = MOST_PIXELS
     try:
-        return image_folder.read_image(path, 8, 3)
+        return pictures.read_image(path, 8)
     finally:
         pictures.MAX_PIXELS = before
 

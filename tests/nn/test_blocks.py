@@ -185,3 +185,32 @@ def test_aa_tables_start_from_a_standard_normal():
     values = nn.AA(64, 32, 32).rel_encoding_w.numpy()
     assert abs(values.mean()) < 5 / np.sqrt(values.size)
     assert abs(values.var() - 1) < 5 * np.sqrt(2 / values.size)
+
+
+def test_a_subclass_is_computed_by_what_it_says():
+    class Doubled(nn.SE):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    class Shut(nn.CBAM):
+        def gates(self, x):
+            return {name: 0 * gate for name, gate in super().gates(x).items()}
+
+        def reference(self, x):
+            return x * self.gates(x)["spatial"]
+
+    x, relu = attnnet.Tensor(np.random.default_rng(0).standard_normal((2, 16, 8, 8))), nn.ReLU()
+    block = Doubled(16)
+    assert_close(block.then_relu(x, relu).numpy(), relu(2 * nn.SE.forward(block, x)).numpy())
+    assert not Shut(16).then_relu(x, relu).numpy().any() and not Shut(16)(x).numpy().any()
+    assert nn.SE(16).is_fused and nn.CBAM(16).is_fused and not block.is_fused
+
+
+def test_a_cumulative_mean_in_the_batch_norm_of_a_block():
+    x = attnnet.Tensor(np.random.default_rng(0).standard_normal((2, 16, 8, 8)))
+    block = nn.SA()
+    block.spatial.bn.momentum = None
+    block(x)
+    mean = block.spatial.bn.running_mean.numpy().copy()
+    block(x)
+    assert_close(block.spatial.bn.running_mean.numpy(), mean)

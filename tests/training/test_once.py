@@ -1,12 +1,13 @@
 """train: begins, goes on, or reads; never mixes two trainings."""
 
 import json
+from unittest import mock
 
 import pytest
 
 import attnnet
 from attnnet.errors import CheckpointError
-from attnnet.training import Callback, checkpoint
+from attnnet.training import Callback, Trainer, checkpoint, finish
 from training.tiny import StopAt, recipe
 
 
@@ -47,6 +48,26 @@ def test_more_epochs_are_added(tmp_path):
     short = recipe(epochs=2, schedule_epochs=4)
     attnnet.train(short, tmp_path / "run", progress=False)
     assert len(attnnet.train(short.replace(epochs=4), tmp_path / "run", progress=False)) == 4
+
+
+def test_with_images_of_ones_own(tmp_path):
+    train, test = attnnet.data.load("shapes", train_count=100, test_count=60)
+    train.name = "mine"
+    short = recipe(epochs=1, warmup_epochs=0)
+    for _ in range(2):
+        history = attnnet.train(short, tmp_path / "run", progress=False, data=(train, test))
+        assert len(history) == 1
+
+
+def test_stopped_after_it_was_whole_it_is_not_done(tmp_path):
+    """More epochs, and a kill between the last of them and the test."""
+    trainer = Trainer(recipe(epochs=2, warmup_epochs=0), tmp_path / "run", progress=False)
+    assert trainer.fit(stop_after=1).summary["epochs"] == 1
+    with mock.patch.object(finish, "finish", side_effect=KeyboardInterrupt), \
+            pytest.raises(KeyboardInterrupt):  # fmt: skip
+        trainer.fit()
+    history = attnnet.train(trainer.recipe, tmp_path / "run", progress=False)
+    assert history.summary["epochs"] == 2
 
 
 def test_another_recipe_is_refused(tmp_path):

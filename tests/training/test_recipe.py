@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from attnnet.training.fields import FIELDS, field_help
@@ -57,7 +58,7 @@ def test_presets_by_network_and_data():
     assert preset_for(None, None) == preset_for("vgg19", "Shapes") == "shapes"
     assert preset_for("vgg19", "folder:x") is None
     assert preset_for("resnet50", "cifar10") == "resnet18-cifar100"
-    assert preset_for("vgg16", "cifar100") == "vgg19-cifar10"
+    assert preset_for("vgg16", "cifar100") == preset_for("VGG16", "CIFAR10") == "vgg19-cifar10"
     assert all(preset_summary(name) for name in list_presets())
 
 
@@ -104,6 +105,19 @@ def test_wrong_values_are_refused_with_the_field_and_what_was_expected(field, va
         with pytest.raises(ValueError) as caught:
             make()
         assert expected in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers():
+    recipe = Recipe(seed=np.int64(1), lr=np.float32(0.5), validation=np.int32(7))
+    assert (recipe.seed, recipe.lr, recipe.validation) == (1, 0.5, 7)
+    assert json.loads(json.dumps(recipe.to_dict()))["seed"] == 1
+
+
+def test_a_preset_is_for_the_beginning():
+    with pytest.raises(ValueError, match=r"replace changes single fields; Recipe.preset\('fast'"):
+        Recipe().replace(preset="fast")
+    with pytest.raises(ValueError, match="arch is 5; expected a name"):
+        Recipe.preset("fast", arch=5)
 
 
 def test_unknown_fields_name_the_nearest():

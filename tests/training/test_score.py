@@ -1,6 +1,7 @@
 """Scores of logits against a slow twin, with ties, NaN and wrong labels."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -69,3 +70,12 @@ def test_table_and_confusions():
     eel = next(line for line in table.splitlines() if line.startswith("eel"))
     assert eel.split() == ["eel", "0", "-"]
     assert result.to_dict()["per_class"] == {"cat": 100.0, "dog": 100 / 3, "eel": None}
+
+
+@pytest.mark.parametrize("row", [[5, np.inf, 2], [np.inf] * 3, [-np.inf] * 3, [1, np.nan, 2]])
+def test_what_has_overflowed_is_wrong(row):
+    for label in range(3):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert score(np.array([row], np.float64), np.array([label]), list("abc")).top1 == 0
+    assert score(np.array([[5, -np.inf, 2]]), np.array([0]), list("abc")).top1 == 100

@@ -14,6 +14,7 @@ from attnnet.data import load
 from attnnet.errors import CheckpointError, DataError
 from attnnet.training import Callback, History, Recipe, Trainer, evaluate, load_model
 from attnnet.training import checkpoint as checkpoints
+from attnnet.training.callbacks import CallbackList
 
 from . import tiny
 from .tiny import Messages, StopAt, recipe
@@ -260,9 +261,12 @@ def test_a_stop_during_the_evaluation_repeats_only_that(straight, tmp_path):
             if trainer.epoch == 1:
                 trainer.stop()
 
-    history = Trainer(recipe(), tmp_path, [StopInEvaluation()], progress=False).fit()
+    trainer = Trainer(recipe(), tmp_path, [StopInEvaluation()], progress=False)
+    history = trainer.fit()
     assert history.interrupted and len(history) == 1
     assert checkpoints.load(tmp_path).meta["position"]["batch"] == 7
+    trainer.callbacks = CallbackList([])  # an old request stops no evaluation
+    assert trainer.evaluate(trainer.data.test).images == 60
     Trainer.resume(tmp_path, progress=False).fit()
     assert_same_training(straight[0], tmp_path)
 
@@ -358,6 +362,7 @@ def test_a_model_that_no_registry_knows_must_be_given_again(tmp_path):
     class Own(attnnet.nn.Module):
         def __init__(self):
             super().__init__()
+            self.config = {"depth": 1}  # no business of attnnet's
             self.linear = attnnet.nn.Linear(3 * 32 * 32, 10)
 
         def forward(self, x):
@@ -398,6 +403,33 @@ def test_overwrite_begins_anew(straight, tmp_path):
     assert_same_training(straight[0], tmp_path)
 
 
+def test_nothing_of_what_is_written_over_counts_as_the_new_training_s(tmp_path):
+    class Broken(Callback):
+        def on_batch_end(self, trainer, result):
+            raise RuntimeError
+
+    Trainer(recipe(seed=3), tmp_path, progress=False).fit()
+    with pytest.raises(RuntimeError):
+        Trainer(recipe(), tmp_path, [Broken()], False, overwrite=True).fit()
+    assert sorted(os.listdir(tmp_path)) == ["recipe.json"]
+    assert len(attnnet.train(recipe(), tmp_path, progress=False)) == 4
+    assert checkpoints.load(tmp_path).meta["recipe"]["seed"] == 42
+
+
+def test_another_working_directory_changes_no_place(straight, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    trainer = Trainer(recipe(), "run", progress=False)
+    assert trainer.folder == "run"
+    trainer.fit(stop_after=1)
+    monkeypatch.chdir(tmp_path / "there")
+    history = trainer.fit()
+    assert trainer.folder == history.folder == str(tmp_path / "here" / "run")
+    assert_same_training(straight[0], tmp_path / "here" / "run")
+    assert not os.listdir(tmp_path / "there")
+
+
 def test_two_trainings_into_one_folder(tmp_path):
     class Second(Callback):
         def on_epoch_begin(self, trainer, epoch):
@@ -430,6 +462,19 @@ def test_other_images_are_not_gone_on_with(tmp_path):
     train, test = attnnet.data.load("shapes", train_count=100, test_count=60, seed=9)
     with pytest.raises(CheckpointError, match="this training was on other images"):
         Trainer.resume(tmp_path, data=(train, test), progress=False).fit()
+    train, test = attnnet.data.load("shapes", train_count=100, test_count=60)
+    train.mean = (0.5, 0.5, 0.5)
+    with pytest.raises(CheckpointError, match=r"normalised by .*here are \[\[0.5, 0.5, 0.5\]"):
+        Trainer.resume(tmp_path, data=(train, test), progress=False).fit()
+
+
+@pytest.mark.parametrize("classes", [["a", "b"], ["a", "c", "b"]])
+def test_other_classes_of_the_test_images_are_refused_at_once(classes):
+    images = np.zeros((6, 3, 32, 32), np.uint8)
+    train = attnnet.data.from_arrays(images, np.arange(6) % 3, ["a", "b", "c"])
+    test = attnnet.data.from_arrays(images, np.arange(6) % 2, classes)
+    with pytest.raises(DataError, match="classes are a, b, c, the test images' a, "):
+        Trainer(recipe(), False, data=(train, test), progress=False).prepare()
 
 
 def test_wrong_callbacks_and_names_are_refused_before_anything_runs(tmp_path):
