@@ -144,7 +144,9 @@ def add_image_arguments(parser: Any, positional: bool = True) -> None:
         nargs="*" if positional else "+",
         default=[],
         metavar="IMAGE",
-        help="image files, upright, scaled until they cover the network's size and cut about their "
+        help="image files"
+        + (", right behind the checkpoint" if positional else "")
+        + ": upright, scaled until they cover the network's size and cut about their "
         "middle, as for training; default: test images",
     )
     parser.add_argument(
