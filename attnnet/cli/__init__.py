@@ -22,7 +22,7 @@ COMMANDS = {
     "compare": "the same images through several networks, as a page",
     "plot": "accuracy and loss curves of trainings",
     "bench": "how fast it is here, and beside other systems",
-    "list": "the models, blocks, data sets and presets there are",
+    "list": "the models, blocks, data sets, presets and ready studies there are",
 }
 
 # What makes or reads networks, which may be one's own; a study's plan says that itself.
