@@ -79,7 +79,8 @@ def test_rows(form, x):
         patch.setattr(attnnet.functional, "softmax",
                       lambda z, dim: kept.append(softmax(z, dim)) or kept[-1])
         block.reference(attnnet.Tensor(before))
-    expected = kept[0].numpy()[:, :, query[0] * 4 + query[1]].reshape(rows.shape)
+    whole = np.concatenate([weights.numpy() for weights in kept])
+    expected = whole[:, :, query[0] * 4 + query[1]].reshape(rows.shape)
     np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-6)
 
 
