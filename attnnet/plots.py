@@ -68,7 +68,8 @@ def plot_history(
             (default: all).
         split: "train", or "test" for the held out images (those of the test or of the validation
             split, whichever was evaluated after each epoch). Default: both where there is one
-            history, else "test".
+            history, else "test". Where some histories have a test and others a validation
+            split, the legend says which each curve is of, else the title.
         against: "epochs" (default), or "minutes" that training and evaluation took until then,
             without the pauses between a stop and going on.
 
@@ -78,21 +79,23 @@ def plot_history(
         ModuleNotFoundError: matplotlib is not installed.
     """
     named = {"": histories} if isinstance(histories, list) else dict(histories)
-    _check(named, metrics, epochs, split, against)
+    _check_choices(metrics, epochs, split)
+    _check(named, epochs, against)
     shown = (split,) if split else ("train", "test") if len(named) == 1 else ("test",)
+    splits = {_words(history, part) for history in named.values() for part in shown}
     figure = new_figure(5.2 * len(metrics), 3.6)
     for axes, metric in zip(np.ravel(figure.subplots(1, len(metrics))), metrics, strict=True):
         curves, minutes = {}, {}
         for name, history in named.items():
             for part in shown:
                 label = " ".join(filter(None, (name, _words(history, part))))
-                if len(shown) == 1 and "" not in named:  # the title says which split it is
+                if len(splits) == 1 and "" not in named:  # the title says which split it is
                     label = name
                 curves[label] = history.column(_column(history, part, metric))
                 if against == "minutes":
                     minutes[label] = np.cumsum(history.column("seconds")) / 60
         title, unit = METRICS[metric]
-        what = "" if len(shown) > 1 else _words(next(iter(named.values())), shown[0]) + " "
+        what = "" if len(splits) > 1 else f"{next(iter(splits))} "
         draw_curves(axes, curves, epochs, minutes or None)
         axes.set_title((what + title).capitalize() + (f" ({unit})" if unit else ""), loc="left")
     return figure
@@ -110,11 +113,12 @@ def draw_curves(
         minutes: where each curve's epochs end; None: the axis is that of epochs.
     """
     low, high = epochs or (1, max((len(values) for values in curves.values()), default=1))
+    drawn: list[Any] = []
     for i, (name, values) in enumerate(curves.items()):
         x = np.arange(1, len(values) + 1)
         y = np.array([np.nan if value is None else value for value in values], float)
         inside = (x >= low) & (x <= high)
-        axes.plot(
+        drawn += axes.plot(
             (minutes[name] if minutes else x)[inside],
             y[inside],
             color=COLOURS[i % len(COLOURS)],
@@ -133,7 +137,10 @@ def draw_curves(
             axes.set_xlim(low - 0.5, low + 0.5)  # one epoch: a point, and no fractions of an epoch
     axes.grid(color="#e2e6ea")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
+    # Names go in afterwards: a label that begins with "_" hides its curve from the legend.
+    legend = axes.legend(drawn, list(map(str, range(len(drawn)))), frameon=False, fontsize=9)
+    for text, name in zip(legend.get_texts(), curves, strict=True):
+        text.set_text(name)
 
 
 def draw_sheet(
@@ -235,28 +242,34 @@ def _words(history: History, part: str) -> str:
     return names[part if part == "train" else history.held_out]
 
 
-def _check(
-    named: Mapping[str, History],
-    metrics: Sequence[str],
-    epochs: tuple[int, int] | None,
-    split: str | None,
-    against: str,
+def _check_choices(
+    metrics: Sequence[str], epochs: tuple[int, int] | None, split: str | None
 ) -> None:
-    if not named or not metrics:
-        raise ValueError("plot_history: nothing to plot; give a history and a metric")
-    if against not in AGAINST:
-        raise unknown_name("against", against, AGAINST)
-    timeless = [name for name, history in named.items() if None in history.column("seconds")]
-    if against == "minutes" and timeless:
-        raise ValueError(f"against: got 'minutes', but the history {timeless[0]!r} has no seconds")
+    """What can be said without a history."""
+    if not metrics:
+        raise ValueError("metrics: nothing to plot; give a metric")
     for metric in metrics:
         if metric not in METRICS:
             raise unknown_name("metric", metric, METRICS)
     if split not in (None, "train", "test"):
         raise unknown_name("split", str(split), ("train", "test"))
+    if epochs is not None and not 1 <= epochs[0] <= epochs[1]:
+        raise ValueError(f"epochs: got {epochs[0]} to {epochs[1]}, expected a range from 1 on")
+
+
+def _check(
+    named: Mapping[str, History], epochs: tuple[int, int] | None, against: str
+) -> None:
+    if not named:
+        raise ValueError("plot_history: nothing to plot; give a history")
+    if against not in AGAINST:
+        raise unknown_name("against", against, AGAINST)
+    timeless = [name for name, history in named.items() if None in history.column("seconds")]
+    if against == "minutes" and timeless:
+        raise ValueError(f"against: got 'minutes', but the history {timeless[0]!r} has no seconds")
     if epochs is not None:
         longest = max(len(history) for history in named.values())
-        if not 1 <= epochs[0] <= epochs[1] or epochs[0] > longest:
+        if epochs[0] > longest:
             raise ValueError(
                 f"epochs: got {epochs[0]} to {epochs[1]}, expected a range that starts within "
                 f"1 to {longest}"
@@ -274,7 +287,11 @@ class LivePlot:
     Outside a notebook it draws nothing; ``figure`` gives the plot as it stands.
 
     Args:
-        metrics, epochs, split: as for :func:`plot_history`.
+        metrics, epochs, split: as for :func:`plot_history`. Nothing is drawn before a training
+            reaches the first of ``epochs``.
+
+    Raises:
+        ValueError: an unknown metric or split, or a range without an epoch.
     """
 
     def __init__(
@@ -283,6 +300,7 @@ class LivePlot:
         epochs: tuple[int, int] | None = None,
         split: str = "test",
     ) -> None:
+        _check_choices(metrics, epochs, split)
         self.histories: dict[str, History] = {}
         self._options: dict[str, Any] = {"metrics": metrics, "epochs": epochs, "split": split}
         self._handle: Any = None
@@ -313,14 +331,16 @@ class LivePlot:
         """The plot of all histories that have an epoch.
 
         Raises:
-            ValueError: none has.
+            ValueError: none has, or none reaches the range of ``epochs``.
         """
         return plot_history({k: h for k, h in self.histories.items() if h}, **self._options)
 
     def _show(self) -> None:
         from .training.progress import in_notebook
 
-        if not in_notebook() or not any(self.histories.values()):
+        first = (self._options["epochs"] or (1,))[0]
+        longest = max(map(len, self.histories.values()), default=0)
+        if not in_notebook() or longest < first:
             return
         from IPython.display import Image, display
 

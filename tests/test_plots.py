@@ -70,6 +70,25 @@ def test_many_histories_show_the_held_out_images():
     assert len({line.get_marker() for line in axes.lines}) == 2
 
 
+def test_curves_of_two_splits_say_which_they_are_of():
+    named = {"base": history(3), "NEW": history(2, "val")}
+    (axes,) = plot_history(named, ["top1"]).axes
+    assert lines(axes) == {"base test": [49, 50, 51], "NEW validation": [49, 50]}
+    assert axes.get_title("left") == "Accuracy (%)"
+    (axes,) = plot_history(named, ["top1"], split="train").axes
+    assert list(lines(axes)) == ["base", "NEW"]
+    assert axes.get_title("left") == "Training accuracy (%)"
+
+
+def test_every_curve_is_in_the_legend():
+    (axes,) = plot_history({"_base": history(3), "NEW": history(2), "": history(1)}, ["top1"],
+                           split="test").axes  # fmt: skip
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == list(lines(axes)) and names[0].startswith("_base")
+    colours = [line.get_color() for line in axes.get_legend().get_lines()]
+    assert colours == [line.get_color() for line in axes.lines]
+
+
 def test_a_range_of_epochs():
     (axes,) = plot_history({"a": history(10), "b": history(6)}, ["top1"], epochs=(5, 8)).axes
     assert lines(axes) == {"a": [53, 54, 55, 56], "b": [53, 54]}
@@ -140,7 +159,9 @@ def test_picture_without_mistakes_and_with_nan_losses():
     assert png(figure)
 
 
-def test_live_plot_follows_trainings(monkeypatch):
+@pytest.fixture
+def notebook(monkeypatch):
+    """What a notebook has shown: pairs of "new" or "update" and the bytes of a picture."""
     shown = []
 
     class Handle:
@@ -154,10 +175,16 @@ def test_live_plot_follows_trainings(monkeypatch):
     def image(data):
         return types.SimpleNamespace(data=data)
 
+    png(plot_history(history(1)))  # the first picture of a process asks IPython for its version
     module = types.SimpleNamespace(display=display, Image=image)
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=module))
     monkeypatch.setitem(sys.modules, "IPython.display", module)
     monkeypatch.setattr("attnnet.training.progress.in_notebook", lambda: True)
+    return shown
+
+
+def test_live_plot_follows_trainings(notebook):
+    shown = notebook
     live = LivePlot(metrics=("top1",))
     for name in ("base", "again"):
         attnnet.Trainer(recipe(epochs=2), False, [live.follow(name)], progress=False).fit()
@@ -165,6 +192,19 @@ def test_live_plot_follows_trainings(monkeypatch):
     assert all(data.startswith(b"\x89PNG") for _, data in shown)
     (axes,) = live.figure.axes
     assert list(lines(axes)) == ["base", "again"] and len(lines(axes)["base"]) == 2
+
+
+def test_live_plot_of_a_range_waits_for_its_first_epoch(notebook):
+    live = LivePlot(metrics=("top1",), epochs=(2, 9))
+    attnnet.Trainer(recipe(epochs=3), False, [live.follow("base")], progress=False).fit()
+    assert [kind for kind, _ in notebook] == ["new", "update"]
+    assert len(lines(live.figure.axes[0])["base"]) == 2
+
+
+def test_live_plot_refuses_at_once_what_no_history_could_show():
+    for options in ({"metrics": ("top5",)}, {"split": "tset"}, {"epochs": (5, 4)}):
+        with pytest.raises(ValueError):
+            LivePlot(**options)
 
 
 def test_history_shows_its_curves_in_a_notebook():

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 
 import numpy as np
 
-from .apart import Apart, Failed, preload
+from .apart import Apart, Failed
 from .engine import Attnnet, Engine
 from .runner import Runner
 from .timing import Timing, interleaved
@@ -33,7 +33,6 @@ def compare(
         By the engine's name, the times of those whose results are right, and of the others why
         they have none.
     """
-    preload(*(name for engine in engines for name in engine.slow_imports))
     runners: dict[str, Apart] = {}
     notes: dict[str, str] = {}
     with ExitStack() as stack:

@@ -69,14 +69,12 @@ class Engine(ABC):
         precision: "float32" or "bfloat16".
         trains: whether it can; all can infer.
         layers: whether it runs single layers, too.
-        slow_imports: modules that take long to import, and start no threads then.
     """
 
     name: str
     precision: str = "float32"
     trains: bool = True
     layers: bool = False
-    slow_imports: tuple[str, ...] = ()
 
     @abstractmethod
     def train(self, job: Job) -> Runner:

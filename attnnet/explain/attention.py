@@ -91,7 +91,8 @@ def attention_maps(
 
     Raises:
         ValueError: for a network without attention blocks, a name that does not exist or is no
-            block with gates, and for images as ``cam``.
+            block with gates, a block that a forward does not call or calls more than once, and for
+            images as ``cam``.
     """
     blocks = _blocks(model, layers)
     if layers is None:  # blocks of one's own need not have gates
@@ -104,6 +105,9 @@ def attention_maps(
 
     def read(name: str, block: Module, x: Tensor) -> None:
         gates = block.gates(x)
+        if not gates and layers is not None:  # asked for by name
+            other = ": see attention_rows" if isinstance(block, AA) else ""
+            raise ValueError(f"layer {name!r}: {type(block).__name__} has no gates{other}")
         if "channel" in gates:
             gate = gates["channel"].numpy()
             channel.setdefault(name, []).append(gate.reshape(gate.shape[:2]))
@@ -134,7 +138,8 @@ def attention_rows(
 
     Raises:
         ValueError: where there is no AA block or several to choose from, for a layer of another
-            kind and for a position outside.
+            kind, a block that a forward does not call or calls more than once, and for a position
+            outside.
     """
     found = _blocks(model, layer)
     blocks = {name: block for name, block in found.items() if isinstance(block, AA)}
@@ -178,16 +183,31 @@ def _watch(
     read: Callable[[str, Any, Tensor], None],
     batch_size: int,
 ) -> None:
-    """Run the network and call ``read(name, block, input)`` at each block."""
+    """Run the network and call ``read(name, block, input)`` at each block, once a batch.
+
+    Raises:
+        ValueError: where a block is not called, or more than once.
+    """
+    seen: set[str] = set()
 
     def hook(name: str) -> Callable[..., None]:
-        return lambda block, inputs, _: read(name, block, inputs[0])
+        def look(block: Module, inputs: tuple[Any, ...], _: Any) -> None:
+            if name in seen:
+                raise ValueError(f"layer {name!r} is called more than once in a forward")
+            seen.add(name)
+            read(name, block, inputs[0])
+
+        return look
 
     handles = [block.register_forward_hook(hook(name)) for name, block in blocks.items()]
     try:
         with evaluating(model):
             for start in range(0, len(x), positive(batch_size, "batch_size")):
+                seen.clear()
                 model(Tensor(x[start : start + batch_size]))
+                for name in blocks:
+                    if name not in seen:
+                        raise ValueError(f"layer {name!r} takes no part in the network's forward")
     finally:
         for handle in handles:
             handle.remove()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..nn.layers import positive
 from ..nn.module import Module
-from .fullgrad import fullgrad
+from .fullgrad import biased, fullgrad, images_at_once
 from .inputs import pictures
 from .layers import Layers, find_layers
 from .maps import join_layers, principal_component, scale, scaled_layer
@@ -58,7 +58,8 @@ def cam(
             their sum; its sign is the one that agrees with that sum.
         resize: whether the maps are resized (bilinear) to the images; else they stay at the
             layer's size, which all layers must then share.
-        batch_size: images a forward, default 128.
+        batch_size: images a forward, default 128; fewer where a layer inside of AA is looked at, as
+            FullGrad does, since whole attention maps are stored then.
 
     Each layer's map has its negative part cut, is scaled to 0..1 by its own minimum and maximum
     and resized; then, for one layer too, the mean over layers is scaled again.
@@ -82,7 +83,9 @@ def cam(
     else:
         raise ValueError("fullgrad adds up all layers, at the image's size: leave out layers and "
                          "resize")
-    look = _Look(model, how, modules, eigen_smooth, resize, positive(batch_size, "batch_size"))
+    batch_size = positive(batch_size, "batch_size")
+    batch_size = min(batch_size, images_at_once(model, modules or biased(model)))
+    look = _Look(model, how, modules, eigen_smooth, resize, batch_size)
     parts = []
     for start in range(0, len(x), batch_size):
         rows = slice(start, start + batch_size)
@@ -96,16 +99,28 @@ def cam(
         target=None if classes is None else np.concatenate(classes),
         images=x,
         class_names=names,
+        smoothed={
+            name: np.concatenate([part.smoothed[name] for part in parts])
+            for name in parts[0].smoothed
+        },
     )
 
 
 @dataclass
 class _Part:
-    """Maps of one batch."""
+    """Maps of one batch; ``smoothed`` has, by layer, those of aug_smooth, else nothing."""
 
     maps: np.ndarray
     raw: dict[str, np.ndarray]
     seen: Record
+    smoothed: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def each(self) -> dict[str, np.ndarray]:
+        """What there is a mean of: the maps, under "", and each layer's as if it were alone."""
+        size = self.maps.shape[1:]
+        return {"": self.maps} | {
+            name: join_layers([scaled_layer(raw, size)]) for name, raw in self.raw.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -124,12 +139,16 @@ class _Look:
         part = self.once(x, target)
         if aug_smooth:
             mirrored = x[..., ::-1]
-            total = np.zeros_like(part.maps)
+            total = {name: np.zeros_like(maps) for name, maps in part.each().items()}
             for factor in _FACTORS:
                 factor = np.float32(factor)
-                total += part.maps if factor == 1 else self.once(x * factor, target).maps
-                total += self.once(mirrored * factor, target).maps[..., ::-1]
-            part.maps = total / (2 * len(_FACTORS))
+                seen = part if factor == 1 else self.once(x * factor, target)
+                turned = self.once(mirrored * factor, target).each()
+                for name, maps in seen.each().items():
+                    total[name] += maps
+                    total[name] += turned[name][..., ::-1]
+            smoothed = {name: maps / (2 * len(_FACTORS)) for name, maps in total.items()}
+            part.maps, part.smoothed = smoothed.pop(""), smoothed
         return part
 
     def once(self, x: np.ndarray, target: Target) -> _Part:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+
 import numpy as np
 
+from ..nn.attention_augmented import AA
 from ..nn.layers import BatchNorm2d, Conv2d
 from ..nn.module import Module
 from .maps import principal_component, resize, scale
 from .methods import Method, add_method
 from .record import Record, record
 from .targets import Target
+
+_MAPS = 2**28  # bytes of attention maps that a batch may hold
 
 add_method(Method("fullgrad", "FullGrad", "Srinivas & Fleuret 2019, arXiv:1905.00780"))
 
@@ -28,8 +34,8 @@ def fullgrad(
         eigen_smooth: take the first principal component of the terms, at an eighth of the image's
             size, instead of their sum.
     """
-    biases = {name: _bias(part) for name, part in model.named_modules() if _has_bias(part)}
-    layers = {name: model.get_submodule(name) for name in biases}
+    layers = biased(model)
+    biases = {name: _bias(part) for name, part in layers.items()}
     seen = record(model, layers, images, target, at_input=True)
     size = images.shape[2:]
     terms = [resize(scale(np.abs(images * seen.input_gradient)), size)]
@@ -44,8 +50,33 @@ def fullgrad(
     return resize(scale(component), size), seen
 
 
-def _has_bias(part: Module) -> bool:
-    return isinstance(part, (Conv2d, BatchNorm2d)) and part.bias is not None
+def biased(model: Module) -> dict[str, Module]:
+    """The layers whose biases FullGrad adds up, by name."""
+    return {
+        name: part
+        for name, part in model.named_modules()
+        if isinstance(part, (Conv2d, BatchNorm2d)) and part.bias is not None
+    }
+
+
+def images_at_once(model: Module, layers: Mapping[str, Module]) -> int:
+    """How many images a forward and a backward may have when layers are looked at: as many as one
+    likes, but where some are inside of AA blocks, which then store whole attention maps, at least
+    one and not more than ``_MAPS`` bytes of maps have room for.
+
+    An image's map is heads * (h w)^2 floats. Of each such block one stays until the backward; of
+    the largest there are three more while it is made, and while its gradient is. AA_1 of ResNet18
+    on 32 x 32 pixels: 8 * 1024^2 * 4 bytes are 32 MiB, its two blocks hold 2 + 3 of them, 160 MiB
+    an image.
+    """
+    looked_at = set(map(id, layers.values()))
+    maps = [
+        4 * part.heads * (part.height * part.width) ** 2
+        for part in model.modules()
+        if isinstance(part, AA)
+        and any(id(inner) in looked_at for inner in part.modules() if inner is not part)
+    ]
+    return max(1, _MAPS // (sum(maps) + 3 * max(maps))) if maps else sys.maxsize
 
 
 def _bias(part: Module) -> np.ndarray:

@@ -18,14 +18,16 @@ def pointing_game(maps: Any, masks: Any, tolerance: int = 0) -> Measure:
 
     Args:
         maps: (N, H, W), 0..1. masks: bool (N, H, W), each with an object.
-        tolerance: pixels that the largest value may be off the object, default 0.
+        tolerance: pixels that the largest value may be off the object, 0 or more, default 0.
 
     Raises:
-        ValueError: for shapes that do not fit, or a mask without an object.
+        ValueError: for shapes that do not fit, a mask without an object, or a negative tolerance.
 
     Paper: Zhang et al. 2016, "Top-down Neural Attention by Excitation Backprop".
     """
     maps, masks = _checked(maps, masks)
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must be 0 or more, got {tolerance!r}")
     n, height, width = maps.shape
     row, column = np.divmod(maps.reshape(n, -1).argmax(1), width)
     y, x = np.mgrid[:height, :width]
@@ -94,8 +96,7 @@ def measure_localisation(
         ValueError, TypeError: as ``cam`` and :func:`pointing_game` do.
     """
     result = cam(model, images, method, layers, target, **options)
-    joined = len(result.layers) < 2  # then aug_smooth, too, shows in the maps themselves
-    rows = {name: result.maps if joined else result.of_layer(name) for name in result.layers}
+    rows = {name: result.of_layer(name) for name in result.layers}
     rows = rows or {result.method.name: result.maps}
     return Measures({
         name: {

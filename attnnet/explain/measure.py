@@ -43,7 +43,7 @@ class Measure:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """The mean's 95 % confidence interval; see :meth:`bootstrap`."""
+        """The mean's 95 % confidence interval; see :meth:`bootstrap`. NaN for one image."""
         return self.bootstrap()
 
     def bootstrap(
@@ -54,9 +54,14 @@ class Measure:
         Args:
             level: share of resampled means inside. resamples: how many. seed: of the draws.
 
+        Returns:
+            The interval's ends; NaN both where there is one image, which says nothing of others.
+
         Paper: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
         """
         generator, n = np.random.default_rng(seed), len(self.values)
+        if n == 1:
+            return np.nan, np.nan
         means = [self.values[generator.integers(0, n, n)].mean() for _ in range(resamples)]
         low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
@@ -74,10 +79,14 @@ class Measure:
         return len(self.values)
 
     def __str__(self) -> str:
+        if len(self) == 1:
+            return f"{self.mean:.3f}"
         low, high = self.interval
         return f"{self.mean:.3f} ({low:.3f} to {high:.3f})"
 
     def __repr__(self) -> str:
+        if len(self) == 1:
+            return f"{self.name}: {self}, 1 image"
         return f"{self.name}: {self}, {LEVEL:.0%} interval, {len(self)} images"
 
 
@@ -86,7 +95,7 @@ class Measures(dict[str, dict[str, Measure]]):
 
     A dict of dicts: ``measures["layer4"]["IoU"]`` is a :class:`Measure` with one value an image, so
     that ``.mean``, ``.interval`` and ``.values`` are there. ``print`` shows each mean with its 95 %
-    bootstrap interval over the images; a notebook the same as a table.
+    bootstrap interval over the images, one image's value alone; a notebook the same as a table.
 
     ``a - b`` is the table of paired differences of the rows and columns that both have, rows of
     another name being paired in order where no name is shared: "does the one network look at the

@@ -49,14 +49,14 @@ def scorecam(question: Question, a: np.ndarray) -> np.ndarray:
     A mask is the channel, resized to the image (corners aligned), minus its minimum, divided by
     its range + 1e-8; it multiplies the normalised image. Costs C forwards an image.
     """
-    masks = resize(a, question.images.shape[2:], align_corners=True)
-    low = masks.min((2, 3), keepdims=True)
-    masks = (masks - low) / (masks.max((2, 3), keepdims=True) - low + np.float32(1e-8))
     weights = np.empty(a.shape[:2], np.float32)
     for i, image in enumerate(question.images):
         for start in range(0, a.shape[1], question.batch_size):
             part = slice(start, start + question.batch_size)
-            masked = image * masks[i, part, None]
+            masks = resize(a[i, part], question.images.shape[2:], align_corners=True)
+            low = masks.min((1, 2), keepdims=True)
+            masks = (masks - low) / (masks.max((1, 2), keepdims=True) - low + np.float32(1e-8))
+            masked = image * masks[:, None]
             target = question.target.of(np.full(len(masked), i))
             weights[i, part] = score_batches(question.model, masked, target, len(masked))
     powers = np.exp(weights - weights.max(1, keepdims=True))
@@ -68,6 +68,9 @@ def ablationcam(question: Question, a: np.ndarray) -> np.ndarray:
     """(s - s_c) / s, s_c being the score without channel c of A. (N, C).
 
     "Without" is 0 where the least value of the image's A is 0, else that least value - 1e7.
+
+    Raises:
+        ValueError: where s is 0, or so near it that what a channel takes from it is no number.
     """
     weights = np.empty(a.shape[:2], np.float32)
     for i, (image, own) in enumerate(zip(question.images, a, strict=True)):
@@ -79,7 +82,14 @@ def ablationcam(question: Question, a: np.ndarray) -> np.ndarray:
             ablated = np.repeat(own[None], len(channels), 0)
             ablated[np.arange(len(channels)), channels] = off
             scores = _scores_from(question, i, image, ablated)
-            weights[i, channels] = (own_score - scores) / own_score
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                weights[i, channels] = (own_score - scores) / own_score
+        if not np.isfinite(weights[i]).all():
+            # The sign of what a score of nearly 0 falls by, as a share of it, is any.
+            raise ValueError(
+                f"method 'ablationcam' needs the share of the score that each channel gives: of "
+                f"image {i} (of its batch), whose score is {own_score:g}, that is not finite"
+            )
     return weights
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ class CAM:
         logits: (N, K) float32. target: (N,) the classes explained, None for a function.
         images: (N, C, H, W) float32, normalised, as the network saw them.
         class_names: the model's, or None.
+        smoothed: with ``aug_smooth``, by layer, what :meth:`of_layer` gives; else empty.
     """
 
     maps: np.ndarray
@@ -39,6 +40,7 @@ class CAM:
     target: np.ndarray | None
     images: np.ndarray
     class_names: list[str] | None = None
+    smoothed: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def layers(self) -> list[str]:
@@ -57,13 +59,16 @@ class CAM:
         return powers / powers.sum(1, keepdims=True)
 
     def of_layer(self, name: str) -> np.ndarray:
-        """(N, H, W) in 0..1: the maps of one of several layers, as if it had been asked alone.
+        """(N, H, W) in 0..1: the maps of one of several layers, as if it had been asked alone, with
+        the same options.
 
         Raises:
             ValueError: for a layer that was not looked at.
         """
         if name not in self.layer_maps:
             raise ValueError(f"layer {name!r} was not looked at, only {', '.join(self.layers)}")
+        if name in self.smoothed:
+            return self.smoothed[name]
         return join_layers([scaled_layer(self.layer_maps[name], self.maps.shape[1:])])
 
     def overlay(self, weight: float = 0.5, colormap: str = "jet") -> np.ndarray:
@@ -86,11 +91,13 @@ class CAM:
         return overlay(deprocess(self.images), self.maps, weight, colormap)
 
     def titles(self) -> list[str]:
-        """One line an image: the class explained and its probability."""
+        """One line an image: the class explained and its probability; of a function, which explains
+        none, the predicted class, after "predicted: "."""
+        kind = "predicted: " if self.target is None else ""
         classes = self.predicted if self.target is None else self.target
         chances = self.probabilities[np.arange(len(classes)), classes]
         names = [self.class_names[c] if self.class_names else f"class {c}" for c in classes]
-        return [f"{name} {100 * p:.0f} %" for name, p in zip(names, chances, strict=True)]
+        return [f"{kind}{name} {100 * p:.0f} %" for name, p in zip(names, chances, strict=True)]
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -105,7 +112,7 @@ class CAM:
         return f"CAM({self.method.title}{where}: {n} maps of {height} x {width})"
 
     def _repr_html_(self) -> str:
-        """Images over their overlays, with the class explained."""
+        """Images over their overlays, with their titles."""
         text = f"<p>{escape(repr(self))}</p>"
         size = self.images.shape[2:]
         if not len(self) or self.images.shape[1] not in (1, 3) or self.maps.shape[1:] != size:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 
 from ..extras import need
 from ..models.classifier import Classifier
+from ..nn.layers import Linear
 from ..nn.modes import evaluating
 from ..nn.module import Module
 from ..tensor import Tensor
@@ -60,10 +63,11 @@ def export_onnx(
                 f"a {type(model).__name__} takes images of many sizes: give input_shape=(C, H, W)"
             )
         input_shape = (model.in_channels, *model.image_size)
-    with evaluating(model):  # also says what is wrong with the shape, if anything is
-        y = model(Tensor(np.zeros((1, *input_shape), np.float32)))
+    x = Tensor(np.zeros((1, *input_shape), np.float32))
+    with evaluating(model), _inputs_of_linears(model) as dimensions:
+        y = model(x)  # also says what is wrong with the shape, if anything is
     names = ("images", "logits") if is_network else ("x", "y")
-    graph = Graph(opset)
+    graph = Graph(opset, dimensions)
     last = graph.describe(model, names[0])
     graph.nodes.append(onnx.helper.make_node("Identity", [last], [names[1]], name=names[1]))
     batch = "N" if dynamic_batch else 1
@@ -78,6 +82,23 @@ def export_onnx(
     )
     proto = _model(onnx, made, opset, _metadata(model) if is_network else {})
     write_atomically(os.fspath(path), proto.SerializeToString())
+
+
+@contextmanager
+def _inputs_of_linears(model: Module) -> Iterator[dict[Module, int]]:
+    """Gets for each linear layer that is called inside how many dimensions its input has; the
+    most, where it is called more than once."""
+    found: dict[Module, int] = {}
+
+    def look(linear: Module, _: Any, y: Any) -> None:
+        if isinstance(y, Tensor):  # the output has as many
+            found[linear] = max(found.get(linear, 0), y.ndim)
+
+    with ExitStack() as stack:
+        for part in model.modules():
+            if isinstance(part, Linear):
+                stack.enter_context(part.register_forward_hook(look))
+        yield found
 
 
 def _model(onnx: ModuleType, graph: Any, opset: int, metadata: dict[str, str]) -> Any:
@@ -100,8 +121,8 @@ def _model(onnx: ModuleType, graph: Any, opset: int, metadata: dict[str, str]) -
 def _metadata(model: Classifier) -> dict[str, str]:
     facts = {"arch": model.arch, "block": model.block_name}
     if model.class_names is not None:
-        facts["class_names"] = json.dumps(model.class_names)
-    if model.normalization is not None:
-        mean, std = model.normalization
-        facts["normalization"] = json.dumps({"mean": list(mean), "std": list(std)})
+        facts["class_names"] = json.dumps(list(map(str, model.class_names)))
+    if model.normalization is not None:  # NumPy's numbers, too
+        mean, std = (list(map(float, numbers)) for numbers in model.normalization)
+        facts["normalization"] = json.dumps({"mean": mean, "std": std})
     return facts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,10 +56,13 @@ class Graph:
 
     Attributes:
         opset: the version of ONNX's operators that the nodes are of.
+        dimensions: of the inputs of linear layers, how many, as a forward has shown (default:
+            nothing is known).
     """
 
-    def __init__(self, opset: int) -> None:
+    def __init__(self, opset: int, dimensions: Mapping[Module, int] | None = None) -> None:
         self.opset = opset
+        self.dimensions = dimensions or {}
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, np.ndarray] = {}
         self._path: list[str] = []

@@ -42,10 +42,12 @@ def _batch_norm(graph: Graph, bn: layers.BatchNorm2d, x: str) -> str:
 
 @onnx_nodes(layers.Linear)
 def _linear(graph: Graph, linear: layers.Linear, x: str) -> str:
-    inputs = [x, graph.weight(linear, "weight")]
-    if linear.bias is not None:
-        inputs.append(graph.weight(linear, "bias"))
-    return graph.node("Gemm", *inputs, transB=1)
+    weight = graph.weight(linear, "weight")
+    bias = [] if linear.bias is None else [graph.weight(linear, "bias")]
+    if graph.dimensions.get(linear, 2) == 2:
+        return graph.node("Gemm", x, weight, *bias, transB=1)
+    y = graph.node("MatMul", x, graph.node("Transpose", weight, perm=[1, 0]))
+    return graph.node("Add", y, *bias) if bias else y
 
 
 @onnx_nodes(layers.ReLU)
@@ -106,7 +108,7 @@ def _adaptive_pool(graph: Graph, pool: Module, x: str) -> str:
 # Networks
 
 
-@onnx_nodes(Sequential, ResNet, VGG, blocks._Chain, blocks._SpatialConv)
+@onnx_nodes(Sequential, blocks._Chain)
 def _one_after_the_other(graph: Graph, module: Module, x: str) -> str:
     for name, child in module._modules.items():
         if child is not None:
@@ -114,19 +116,51 @@ def _one_after_the_other(graph: Graph, module: Module, x: str) -> str:
     return x
 
 
-@onnx_nodes(BasicBlock, Bottleneck)
-def _residual(graph: Graph, block: Module, x: str) -> str:
-    names = list(block._modules)
-    out = x
-    for name in names[: names.index("shortcut")]:
-        out = graph.module(block, name, out)
+def _in_turn(graph: Graph, module: Module, x: str, *names: str) -> str:
+    """Children that ``forward`` calls one after the other; it may have others that it never does,
+    and one that was set later than the rest stands behind them."""
+    for name in names:
+        x = graph.module(module, name, x)
+    return x
+
+
+@onnx_nodes(ResNet)
+def _resnet(graph: Graph, model: ResNet, x: str) -> str:
+    x = _in_turn(graph, model, x, "conv1", "bn1", "relu1", "layer1", "layer2", "layer3", "layer4")
+    return _in_turn(graph, model, x, "avgpool", "flatten", "linear")
+
+
+@onnx_nodes(VGG)
+def _vgg(graph: Graph, model: VGG, x: str) -> str:
+    return _in_turn(graph, model, x, "features", "flatten", "classifier")
+
+
+@onnx_nodes(BasicBlock)
+def _basic(graph: Graph, block: BasicBlock, x: str) -> str:
+    out = _in_turn(graph, block, x, "conv1", "bn1", "relu1", "conv2", "bn2")
+    return _leave(graph, block, out, x, "relu2")
+
+
+@onnx_nodes(Bottleneck)
+def _bottleneck(graph: Graph, block: Bottleneck, x: str) -> str:
+    out = _in_turn(graph, block, x, "conv1", "bn1", "relu1", "conv2", "bn2", "relu2")
+    return _leave(graph, block, _in_turn(graph, block, out, "conv3", "bn3"), x, "relu3")
+
+
+def _leave(graph: Graph, block: Module, out: str, x: str, relu: str) -> str:
+    """relu(attention(out + shortcut(x)))."""
     out = graph.node("Add", out, graph.module(block, "shortcut", x))
     if block.image_module is not None:
         out = graph.module(block, "image_module", out)
-    return graph.module(block, names[-1], out)
+    return graph.module(block, relu, out)
 
 
 # Attention blocks
+
+
+@onnx_nodes(blocks._SpatialConv)
+def _spatial_conv(graph: Graph, module: Module, x: str) -> str:
+    return _in_turn(graph, module, x, "conv", "bn")
 
 
 def _per_channel(graph: Graph, gate: str) -> str:

@@ -46,10 +46,12 @@ def load(
 
     Returns:
         The model. ``class_names``, ``normalization`` and ``recipe`` are attached where the file
-        holds them; a checkpoint of the study gets the normalisation of its recipe, and the
-        class names of its data where it has as many (VGG: CIFAR-10, ResNet: CIFAR-100). ``source``
-        says what another program's file held beside the weights: ``path``, and its numbers and
-        texts such as ``epoch`` and ``acc``.
+        holds them. A file laid out as the study's (``net`` beside ``acc`` and ``epoch``, or
+        ``state_dict`` beside ``best_prec1`` and ``epoch``) gets the normalisation and the class
+        names of the study's data where it has as many classes as that: a VGG with 10 those of
+        CIFAR-10, a ResNet with 100 those of CIFAR-100. With another number neither is set, since
+        many programs write such files. ``source`` says what another program's file held beside
+        the weights: ``path``, and its numbers and texts such as ``epoch`` and ``acc``.
 
     Raises:
         CheckpointError: missing, truncated, corrupt, hostile (names what it asked for), not
@@ -77,10 +79,9 @@ def load(
         layout, names = (
             (CIFAR10, CIFAR10_NAMES) if isinstance(model, VGG) else (CIFAR100, CIFAR100_NAMES)
         )
-        if getattr(model, "in_channels", None) == len(layout.mean):
-            model.normalization = (layout.mean, layout.std)
-            if getattr(model, "num_classes", None) == len(names):
-                model.class_names = list(names)
+        shape = getattr(model, "in_channels", None), getattr(model, "num_classes", None)
+        if shape == (len(layout.mean), len(names)):  # else it is of other data than the study's
+            model.normalization, model.class_names = (layout.mean, layout.std), list(names)
     model.source = {"path": path, **facts}
     return model
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import functional as F
+from ..autograd import is_grad_enabled
 from ..tensor import Tensor
 from . import init
 from .attention import AttentionBlock
@@ -88,18 +89,26 @@ class AA(AttentionBlock):
         return F.relu(y) if relu else y
 
     def reference(self, x: Tensor) -> Tensor:
-        """The block composed of plain operations. Stores whole attention maps: small inputs."""
+        """The block composed of plain operations. Stores whole attention maps: of one image at a
+        time, or of all where gradients are recorded: small inputs then."""
         self._check(x)
-        n, size, dv = x.shape[0], (self.height, self.width), self.dv
-        k, q, v = F.split(self.kqv_conv(x), (self.dk, self.dk, dv), 1)
+        kqv = self.kqv_conv(x)
+        if is_grad_enabled() or x.shape[0] < 2:
+            heads = self._attend(kqv)
+        else:
+            heads = _joined([self._attend(kqv[i : i + 1]) for i in range(x.shape[0])])
+        return F.cat([self.conv_out(x), self.attn_out(heads)], 1)
+
+    def _attend(self, kqv: Tensor) -> Tensor:
+        """(N, 2 dk + dv, H, W) -> the heads' outputs, (N, dv, H, W)."""
+        k, q, v = F.split(kqv, (self.dk, self.dk, self.dv), 1)
         scale = (self.dk // self.heads) ** -0.5
         k, q, v = self._heads(k), self._heads(q) * scale, self._heads(v)
         logits = F.matmul(q, F.permute(k, (0, 1, 3, 2))) + self._position_logits(q)
         heads = F.matmul(F.softmax(logits, -1), v)  # (N, heads, HW, dv/heads)
         if self.form == "paper":
             heads = F.permute(heads, (0, 1, 3, 2))
-        heads = F.reshape(heads, (n, dv, *size))
-        return F.cat([self.conv_out(x), self.attn_out(heads)], 1)
+        return F.reshape(heads, (kqv.shape[0], self.dv, self.height, self.width))
 
     def _heads(self, part: Tensor) -> Tensor:
         """(N, d, H, W) -> (N, heads, HW, d/heads), as the form has it."""
@@ -146,7 +155,12 @@ class AA(AttentionBlock):
 
 def _relative(table: Tensor, length: int) -> Tensor:
     """(2L-1, d) table -> (L, d, L): [query, :, key] is row key - query + L - 1."""
-    rows = [table[length - 1 - i : 2 * length - 1 - i] for i in range(length)]
-    while len(rows) > 1:  # cat takes a limited number at once
-        rows = [F.cat(rows[i : i + 32], 0) for i in range(0, len(rows), 32)]
-    return F.permute(F.reshape(rows[0], (length, length, table.shape[1])), (0, 2, 1))
+    rows = _joined([table[length - 1 - i : 2 * length - 1 - i] for i in range(length)])
+    return F.permute(F.reshape(rows, (length, length, table.shape[1])), (0, 2, 1))
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Parts one after the other along the first axis."""
+    while len(parts) > 1:  # cat takes a limited number at once
+        parts = [F.cat(parts[i : i + 32], 0) for i in range(0, len(parts), 32)]
+    return parts[0]

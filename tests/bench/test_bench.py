@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 import time
 import types
@@ -216,9 +218,9 @@ class Counter(Runner):
             os._exit(3)
 
 
-def state_of(runner):
-    """Of the runner's process, for example "T" for stopped."""
-    return Path(f"/proc/{runner._process.pid}/stat").read_text().rsplit(")")[1].split()[0]
+def state_of(pid):
+    """Of a process, for example "T" for stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -227,11 +229,10 @@ def test_a_runner_apart_is_stopped_between_its_turns():
         assert runner.seconds(3) > 0
         runner.step()
         assert runner.logits() == [4]
-        end = time.monotonic() + 60
-        while state_of(runner) != "T" and time.monotonic() < end:
+        pid, end = runner._process.pid, time.monotonic() + 60
+        while state_of(pid) != "T" and time.monotonic() < end:
             time.sleep(0.01)
-        assert state_of(runner) == "T"
-        pid = runner._process.pid
+        assert state_of(pid) == "T"
     assert not Path(f"/proc/{pid}").exists()
 
 
@@ -240,8 +241,79 @@ def test_what_fails_apart_is_told_here():
         Apart(partial(divmod, 1, 0))
     with closing(Apart(partial(Counter, end=2))) as runner:
         runner.step()
-        with pytest.raises(Failed, match="exit code 3"):
-            runner.step()
+        for _ in range(2):
+            with pytest.raises(Failed, match="exit code 3"):
+                runner.step()
+
+
+SCRIPT = """\
+from functools import partial
+from attnnet import bench
+from attnnet.bench import networks
+from attnnet.bench.apart import Apart, Failed
+from attnnet.bench.engine import Attnnet, Job
+from attnnet.bench.runner import Runner
+
+print("begins")
+
+class Mine(Attnnet):
+    def infer(self, job):
+        return super().infer(job)
+
+job = Job("vgg11", "SE_1", 2, 10)
+(found,) = networks.inference([Attnnet()], 1, [job])
+print(found.value > 0)
+try:
+    Apart(partial(Mine().infer, job))
+except Failed as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "module"])
+def test_the_script_that_asks_is_not_run_again(tmp_path, how):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    words = ["script.py"] if how == "file" else ["-m", "script"]
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, timed, failed = done.stdout.splitlines()
+    assert (first, timed) == ("begins", "True")
+    assert failed.startswith("AttributeError: Mine is of the script or notebook that runs")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_runner_apart_dies_with_its_parent_and_leaves_it_ctrl_c(tmp_path):
+    code = f"import sys; sys.path[:] = {sys.path!r}; from bench.test_bench import wait; wait()"
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+                              start_new_session=True)  # fmt: skip
+    with parent:
+        child = int(parent.stdout.readline())
+        os.killpg(parent.pid, signal.SIGINT)
+        assert parent.stdout.readline() == "Ctrl-C, 2 steps\n" and is_alive(child)
+        parent.kill()
+    end = time.monotonic() + 60
+    while is_alive(child) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not is_alive(child)
+
+
+def is_alive(pid):
+    try:
+        return state_of(pid) != "Z"  # dead, and nobody has asked how
+    except OSError:
+        return False
+
+
+def wait():
+    """Of another process: waits for Ctrl-C beside a runner apart, then to be killed."""
+    runner = Apart(Counter)
+    try:
+        print(runner._process.pid, flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        runner.seconds(2)
+        print(f"Ctrl-C, {int(runner.logits()[0])} steps", flush=True)
+        time.sleep(60)
 
 
 SMALL = Job("vgg11", "SE_1", 2, 10)
@@ -337,6 +409,19 @@ def test_memory_is_that_of_a_training_process(tmp_path, monkeypatch):
     ours, half = footprint.memory([Attnnet(), Half()], 1, [SMALL])
     assert ours.note == "" and ours.value > 50 and not ours.higher
     assert (ours.precision, half.precision) == ("float32", "bfloat16")
+
+
+def test_size_is_that_of_the_package_beside_its_sources_too(tmp_path, monkeypatch):
+    """Where the list of files is that of the sources: tests, documentation and all."""
+    (tmp_path / "attnnet.egg-info").mkdir()
+    (tmp_path / "attnnet.egg-info" / "PKG-INFO").write_text("Name: attnnet\nVersion: 9\n")
+    (tmp_path / "attnnet.egg-info" / "SOURCES.txt").write_text("large.bin\n")
+    (tmp_path / "large.bin").write_bytes(bytes(2**26))
+    monkeypatch.setattr(footprint, "INSTALLED", {"attnnet": ("attnnet",)})
+    (alone,) = footprint.installed_size(["attnnet"])
+    monkeypatch.syspath_prepend(tmp_path)
+    (beside,) = footprint.installed_size(["attnnet"])
+    assert 1 < alone.value == beside.value < 64
 
 
 def test_command_writes_its_figures(tmp_path, capsys):

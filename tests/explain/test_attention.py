@@ -79,8 +79,43 @@ def test_rows(form, x):
         patch.setattr(attnnet.functional, "softmax",
                       lambda z, dim: kept.append(softmax(z, dim)) or kept[-1])
         block.reference(attnnet.Tensor(before))
-    expected = kept[0].numpy()[:, :, query[0] * 4 + query[1]].reshape(rows.shape)
+    whole = np.concatenate([weights.numpy() for weights in kept])
+    expected = whole[:, :, query[0] * 4 + query[1]].reshape(rows.shape)
     np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-6)
+
+
+class Twice(nn.Module):
+    """Calls one block twice, another never."""
+
+    def __init__(self):
+        super().__init__()
+        self.twice, self.never = nn.SE(8), nn.SE(8)
+        self.rows = attnnet.nn.make_block("AA", 32, 4, 4)
+        self.conv, self.linear = nn.Conv2d(8, 32, 1, 4), nn.Linear(32, 2)
+        self.stem = nn.Conv2d(3, 8, 1)
+
+    def forward(self, x):
+        x = self.conv(self.twice(self.twice(self.stem(x))))
+        return self.linear(self.rows(self.rows(x)).mean((2, 3)))
+
+
+def test_blocks_that_are_not_called_once(x):
+    model = Twice()
+    for look in (lambda: attention_maps(model, x, "twice"), lambda: attention_maps(model, x, [
+            "never", "twice"])):  # fmt: skip
+        with pytest.raises(ValueError, match="'twice' is called more than once in a forward"):
+            look()
+    with pytest.raises(ValueError, match="'never' takes no part in the network's forward"):
+        attention_maps(model, x, "never", batch_size=2)
+    with pytest.raises(ValueError, match="'rows' is called more than once in a forward"):
+        attention_rows(model, x, (0, 0), "rows")
+
+
+def test_blocks_without_gates_are_refused_where_they_are_named(x):
+    model = tiny.network("resnet18", "SE_2+AA_3")
+    with pytest.raises(ValueError, match=r"'layer3\.1\.attention': AA has no gates: see"):
+        attention_maps(model, x, ["layer2.0.attention", "layer3.1.attention"])
+    assert list(attention_maps(model, x).channel) == ["layer2.0.attention", "layer2.1.attention"]
 
 
 def test_what_is_refused(x):

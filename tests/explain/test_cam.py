@@ -7,16 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from reference.memory import in_use
 
 import attnnet
 from attnnet import functional as F
 from attnnet import nn
-from attnnet.explain import cam, list_methods, register_method
-from attnnet.explain.maps import join_layers, scaled_layer
+from attnnet.explain import cam, list_methods, network_methods, register_method
+from attnnet.explain.fullgrad import biased, images_at_once
+from attnnet.explain.maps import join_layers, resize, scaled_layer
 from attnnet.explain.methods import METHODS
 from attnnet.explain.record import record
 from attnnet.explain.targets import Target
 from attnnet.nn import hooks
+from attnnet.nn.attention_augmented import AA
 
 from . import tiny
 
@@ -288,6 +291,27 @@ def test_aug_smooth_is_the_mean_of_six(model, x):
     assert got.maps.max() < 1, "it must not be scaled again"
 
 
+@pytest.mark.parametrize("resize", [True, False])
+def test_aug_smooth_of_each_of_several_layers(model, x, resize):
+    options = {"aug_smooth": True, "target": [5, 4, 2], "resize": resize}
+    both = cam(model, x, layers=["layer3", "layer3.1.conv1"], **options)
+    for name in both.layers:
+        alone = cam(model, x, layers=name, **options)
+        np.testing.assert_allclose(both.of_layer(name), alone.maps, **CLOSE)
+        np.testing.assert_array_equal(alone.of_layer(name), alone.maps)
+        plain = cam(model, x, layers=name, target=[5, 4, 2], resize=resize).maps
+        assert np.abs(alone.maps - plain).max() > 0.01
+    assert not cam(model, x, layers="layer3").smoothed
+
+
+def test_titles_of_a_function_name_what_is_predicted(model, x):
+    result = cam(model, x, target=lambda logits: logits[:, 0])
+    first = result.predicted[0]
+    chance = 100 * result.probabilities[0, first]
+    assert result.titles()[0] == f"predicted: class {first} {chance:.0f} %"
+    assert "predicted: class" in result._repr_html_()
+
+
 def test_cam_is_gradcam_where_the_head_is_linear(x):
     """Zhou's weights are Grad-CAM's times the number of positions, for layer4 of a ResNet."""
     model = tiny.network(size=32)
@@ -325,6 +349,24 @@ def test_scorecam_by_its_definition(model, x):
     powers = np.exp(scores - scores.max())
     expected = np.einsum("c,chw->hw", powers / powers.sum(), a[0])
     np.testing.assert_allclose(got.layer_maps["layer3"][0], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_scorecam_holds_no_more_masks_than_it_shows_at_once(monkeypatch, model, x):
+    sizes = []
+    monkeypatch.setattr(network_methods, "resize",
+                        lambda maps, *size, **how: sizes.append(maps.shape[:-2])
+                        or resize(maps, *size, **how))  # fmt: skip
+    cam(model, x[:2], "scorecam", "layer3", batch_size=40)
+    assert sizes == 2 * [(40,), (24,)]
+
+
+def test_ablationcam_of_no_score(x):
+    """Where it is 0 no channel has a share of it."""
+    model = tiny.network()
+    for part in (model.linear.weight, model.linear.bias):
+        part.copy_(np.concatenate([part.numpy()[:9], np.zeros_like(part.numpy()[9:])]))
+    with pytest.raises(ValueError, match=r"image 1 \(of its batch\), whose score is 0, that is"):
+        cam(model, x, "ablationcam", "layer3", [5, 9, 5])
 
 
 @pytest.mark.parametrize("layer", ["layer3", "layer2.0.bn1", "layer3.0.conv1"])
@@ -394,6 +436,45 @@ def test_every_block(block):
     for method in ("layercam", "fullgrad"):
         result = cam(model, x, method, None if method == "fullgrad" else [*names, "layer3"])
         assert np.isfinite(result.maps).all() and result.maps.max() > 0.99
+
+
+def test_whole_attention_maps_are_few_at_a_time():
+    """32 MiB an image and block here: at once the five held 800 MiB."""
+    model = tiny.network("resnet18", "AA_2", 64)
+    x = attnnet.Tensor(tiny.images(5, 64))
+    inside = "layer2.0.attention.kqv_conv"
+    assert images_at_once(model, biased(model)) == 1
+    assert images_at_once(model, {inside: model.get_submodule(inside)}) == 2
+    for name in ("layer2", "layer2.0.attention"):  # whose output is seen from outside
+        assert images_at_once(model, {name: model.get_submodule(name)}) > 2**40
+    seen = []
+    with model.conv1.register_forward_hook(lambda m, i, y: seen.append(len(y))):
+        attnnet.set_memory_limit(in_use() + 2**28)
+        try:
+            many = cam(model, x, "fullgrad", target=list(range(5)))
+            cam(model, x, "eigencam", inside)
+        finally:
+            attnnet.set_memory_limit(0)
+    assert seen == [1] * 5 + [2, 2, 1] and many.maps.shape == (5, 64, 64)
+    last = cam(model, x[4:], "fullgrad", target=4)
+    np.testing.assert_allclose(many.maps[4:], last.maps, **CLOSE)
+    np.testing.assert_array_equal(many.target, range(5))
+
+
+@pytest.mark.parametrize("form", ["paper", "original"])
+def test_whole_attention_maps_are_one_at_a_time_without_gradients(form):
+    """32 MiB an image here; with more images than are joined at once, on fewer pixels."""
+    for count, size in ((5, 32), (70, 2)):
+        block = AA(32, size, size, form=form)
+        x = attnnet.Tensor(np.random.default_rng(1).standard_normal((count, 32, size, size)))
+        with attnnet.no_grad():
+            expected = block(x).numpy()
+            attnnet.set_memory_limit(in_use() + 2**27)
+            try:
+                got = block.reference(x).numpy()
+            finally:
+                attnnet.set_memory_limit(0)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_own_methods(model, x):

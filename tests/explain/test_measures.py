@@ -41,6 +41,13 @@ def test_measure():
             Measure("m", wrong)
 
 
+def test_one_image_has_no_interval():
+    one = Measure("energy", [0.25])
+    assert one.mean == 0.25 and np.isnan(one.interval).all()
+    assert str(one) == "0.250" and repr(one) == "energy: 0.250, 1 image"
+    assert str(Measures({"layer4": {"energy": one}})).split() == ["energy", "layer4", "0.250"]
+
+
 def test_paired_differences_are_sharp():
     rng = np.random.default_rng(SEED)
     base = rng.random(100)  # images differ far more than the two models
@@ -94,6 +101,12 @@ def test_localisation_by_hand(values, hit, near, energy, iou):
     np.testing.assert_allclose(explain.mask_iou(maps, MASK).values, [iou])
 
 
+def test_a_negative_tolerance_is_refused():
+    for tolerance in (-1, float("nan")):
+        with pytest.raises(ValueError, match=f"tolerance must be 0 or more, got {tolerance}"):
+            explain.pointing_game(one_map(np.eye(3)), MASK, tolerance)
+
+
 def test_threshold():
     maps = one_map([[1, 0.3, 0.4], [0, 0, 0], [0, 0, 0]])
     for threshold, iou in ((0.5, 1 / 2), (0.35, 1 / 3), (0.25, 2 / 3), (1, 1 / 2)):
@@ -131,6 +144,11 @@ def test_measure_localisation():
     assert table.columns() == ["pointing game", "energy inside", "IoU"]
     maps = explain.cam(model, x, "layercam", "layer3", 2).maps
     np.testing.assert_allclose(table["layer3"]["energy inside"].values,
+                               explain.energy_inside(maps, masks).values, atol=1e-4)
+    smooth = explain.measure_localisation(model, x, masks, "layercam", ["layer1", "layer3"],
+                                          target=2, aug_smooth=True)  # fmt: skip
+    maps = explain.cam(model, x, "layercam", "layer3", 2, aug_smooth=True).maps
+    np.testing.assert_allclose(smooth["layer3"]["energy inside"].values,
                                explain.energy_inside(maps, masks).values, atol=1e-4)
     assert list(explain.measure_localisation(model, x, masks, "fullgrad")) == ["fullgrad"]
     same = table - table

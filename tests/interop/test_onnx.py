@@ -65,6 +65,31 @@ def test_every_block(name, opset, tmp_path):
     check(block, tmp_path / "x.onnx", (64, 8, 9), 1e-5, input_shape=(64, 8, 9), opset=opset)
 
 
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_a_block_that_was_set_later_stands_before_the_relu(arch, tmp_path):
+    attnnet.manual_seed(6)
+    with narrowed(4):
+        model = attnnet.create_model(arch, None, num_classes=7, image_size=8)
+    wide = model.layer1[0].bn2.num_features if arch == "resnet18" else 64
+    model.layer1[0].attention = nn.SE(wide)
+    model.layer2[0].attention = nn.SA()
+    check(model, tmp_path / "x.onnx", (3, 8, 8), 3e-4)
+    model.layer1[0].attention = None
+    check(model, tmp_path / "x.onnx", (3, 8, 8), 3e-4)
+
+
+@pytest.mark.parametrize("arch, size", [("resnet18", 8), ("vgg11", 32)])
+def test_what_forward_never_calls_is_left_out(arch, size, tmp_path):
+    attnnet.manual_seed(6)
+    with narrowed(4):
+        model = attnnet.create_model(arch, "SA_1", num_classes=7, image_size=size)
+    model.spare = nn.Linear(7, 2)
+    for block in model.attention_blocks().values():
+        block.spatial.spare = nn.Tanh()
+    made = check(model, tmp_path / "x.onnx", (3, size, size), 3e-4)
+    assert not [c.name for c in made.graph.initializer if "spare" in c.name]
+
+
 def test_pool_types(tmp_path):
     block = attention.CA(32, pool_types=("lp", "lse", "avg"))
     check(block, tmp_path / "x.onnx", (32, 6, 5), 1e-5, input_shape=(32, 6, 5))
@@ -78,6 +103,14 @@ def test_layers(tmp_path):
         nn.Linear(8, 3, bias=False), nn.Softmax(),
     )  # fmt: skip
     check(made, tmp_path / "x.onnx", (4, 11, 12), 1e-5, input_shape=(4, 11, 12))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_on_pictures(bias, tmp_path):
+    made = nn.Sequential(nn.Linear(6, 5, bias=bias), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.Flatten(),
+                         nn.Linear(30, 3, bias=bias))  # fmt: skip
+    found = check(made, tmp_path / "x.onnx", (4, 3, 6), 1e-5, input_shape=(4, 3, 6))
+    assert {node.op_type for node in found.graph.node} >= {"MatMul", "Gemm"}
 
 
 @pytest.mark.parametrize("arch, block, size", [
@@ -115,6 +148,21 @@ def test_without_batch_norm_and_with_one_image(tmp_path):
     attnnet.export_onnx(model, tmp_path / "x.onnx", dynamic_batch=False)
     (entry,) = session(tmp_path / "x.onnx").get_inputs()
     assert entry.shape == [1, 3, 32, 32] and entry.name == "images"
+
+
+@pytest.mark.parametrize("numbers", [
+    np.float32([0.5, 0.25, 0.125]), [np.float32(0.5), np.float64(0.25), 0.125],
+])  # fmt: skip
+def test_normalisation_of_numpys_numbers(numbers, tmp_path):
+    with narrowed(4):
+        model = attnnet.resnet18(num_classes=2, image_size=8)
+    model.normalization = (numbers, numbers)
+    model.class_names = np.array(["cat", "dog"])
+    attnnet.export_onnx(model, tmp_path / "x.onnx")
+    facts = {prop.key: prop.value for prop in onnx.load(tmp_path / "x.onnx").metadata_props}
+    known = json.loads(facts["normalization"])
+    assert known["mean"] == known["std"] == [0.5, 0.25, 0.125]
+    assert json.loads(facts["class_names"]) == ["cat", "dog"]
 
 
 class Gate(nn.Module):

@@ -200,15 +200,15 @@ def test_vgg_counts_as_the_study_does(tmp_path):
     assert from_torch_state_dict(vgg.state_dict()).block_name == "SE_SA_1+SEC_SA_5"
 
 
-def test_classes_are_named_where_it_is_certain_which_they_are(tmp_path):
+def test_data_are_the_studys_where_the_classes_are_as_many(tmp_path):
     for network in (attnnet.resnet18(num_classes=10), attnnet.vgg11(num_classes=100),
                     attnnet.resnet18(num_classes=100, in_channels=1)):  # fmt: skip
         state = to_torch_state_dict(network, tensors=False)
         beside = {"acc": 1} if "linear.weight" in state else {"best_prec1": 1}
         model = attnnet.load(write(tmp_path / "checkpoint_9.pth", state, epoch=9, **beside))
-        assert model.class_names is None
+        assert model.class_names is None and model.normalization is None
         plain = attnnet.load(write(tmp_path / "plain.pth", state))
-        assert plain.class_names is None
+        assert plain.class_names is None and plain.normalization is None
 
 
 def test_a_plain_state_dict_and_safetensors(resnet, tmp_path):

@@ -28,7 +28,6 @@ class TorchEngine(Engine):
     """
 
     layers = True
-    slow_imports = ("torch",)
 
     def __init__(
         self,
