@@ -231,6 +231,16 @@ def test_command(trainings, tmp_path, capsys, kind):
     assert table[2].split() == ["new", "3", "51.00", "51.00", "3"]
 
 
+def test_command_says_of_which_images_where_they_differ(tmp_path, capsys):
+    for split in ("test", "val"):
+        history(2, split).to_json(tmp_path / f"{split}.json")
+    files = [str(tmp_path / f"{split}.json") for split in ("test", "val")]
+    words = ["--labels", "a", "b", "--output", str(tmp_path / "x.png")]
+    assert main(["plot", *files, *words]) == 0
+    table = capsys.readouterr().out.splitlines()[:3]
+    assert [line.split()[-1] for line in table] == ["of", "test", "val"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

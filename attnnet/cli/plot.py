@@ -83,9 +83,10 @@ def _range(text: str | None) -> tuple[int, int] | None:
 
 
 def _table(histories: dict[str, History]) -> str:
-    """Epochs, last and best accuracy of each training."""
+    """Epochs, last and best accuracy of each training, and where they differ of which images."""
     width = max(len(name) for name in histories)
-    lines = [f"{'training':<{width}}  epochs   last %   best %  at epoch"]
+    differ = len({history.held_out for history in histories.values()}) > 1
+    lines = [f"{'training':<{width}}  epochs   last %   best %  at epoch" + "  of" * differ]
     for name, history in histories.items():
         column = f"{history.held_out}_top1"
         values = [(row[column], row["epoch"]) for row in history if row.get(column) is not None]
@@ -94,5 +95,8 @@ def _table(histories: dict[str, History]) -> str:
             continue
         best, at = max(values, key=lambda pair: pair[0])
         last = values[-1][0]
-        lines.append(f"{name:<{width}}  {len(history):>6}  {last:>7.2f}  {best:>7.2f}  {at:>8}")
+        of = f"  {history.held_out}" if differ else ""
+        lines.append(
+            f"{name:<{width}}  {len(history):>6}  {last:>7.2f}  {best:>7.2f}  {at:>8}{of}"
+        )
     return "\n".join(lines)
