@@ -71,9 +71,9 @@ struct attn_variable {
     /* Guarded by a lock of all variables, for a walk runs without Python's. */
     attn_tensor *grad; /* of a leaf, or retained; owned */
     attn_hook *hooks;
-    /* The thread whose walk gathers here, which alone touches the two below; NULL: none does. */
-    _Atomic(const void *) thread;
-    const void *walk;     /* its walk that began with that */
+    /* The thread whose walk gathers here, which alone touches the two below; 0: none does. */
+    _Atomic uint64_t thread;
+    const void *walk;     /* its walk that does */
     attn_tensor *pending; /* owned */
 };
 

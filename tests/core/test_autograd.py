@@ -1,11 +1,13 @@
 """The tape and the backward walk: gathering, hooks, freed graphs, threads, interrupts."""
 
+import os
 import signal
 import threading
 import time
 
 import numpy as np
 import pytest
+from reference import processes
 from reference.memory import in_use
 
 import attnnet
@@ -270,6 +272,59 @@ def test_a_hook_may_walk_back_itself():
     assert x.grad.tolist() == [113.0, 113.0]
 
 
+@pytest.mark.parametrize("retain", [False, True])
+def test_a_hook_may_walk_back_to_its_own_tensor(retain):
+    x = leaf(1.0, 2.0)
+    y = x * 2.0
+    y.retain_grad()
+    squares, seen = (y * y).sum(), []
+
+    def inner(grad):
+        seen.append(grad.tolist())
+        if len(seen) == 1:
+            squares.backward(retain_graph=retain)
+
+    y.register_hook(inner)
+    if retain:
+        y.sum().backward()
+    else:  # the inner walk has used y's own operation up
+        with pytest.raises(RuntimeError, match="a second time through mul"):
+            y.sum().backward()
+    assert seen == [[1.0, 1.0], [4.0, 8.0]] and y.grad.tolist() == [5.0, 9.0]
+    assert x.grad.tolist() == ([10.0, 18.0] if retain else [8.0, 16.0])
+    thread = threading.Thread(target=lambda: (x * y.detach()).sum().backward())
+    thread.start()  # nothing is claimed any more
+    thread.join()
+    assert x.grad.tolist() == ([12.0, 22.0] if retain else [10.0, 20.0])
+
+
+def test_a_hook_that_walks_back_to_itself_for_ever():
+    x = leaf(1.0, 2.0)
+    y = x * 2.0
+    squares = (y * y).sum()
+    y.register_hook(lambda grad: squares.backward())
+    with pytest.raises(RuntimeError, match="a second time through sum"):
+        y.sum().backward()
+    assert x.grad is None
+    (x * 3.0).sum().backward()
+    assert x.grad.tolist() == [3.0, 3.0]
+
+
+def test_walks_within_walks_that_return_to_one_tensor():
+    x = leaf(1.0)
+    y = x * 2.0
+    losses = [(y * factor).sum() for factor in (10.0, 100.0, 1000.0)]
+
+    def inner(grad):
+        if losses:
+            losses.pop().backward(retain_graph=True)
+
+    y.register_hook(inner)
+    y.sum().backward()
+    assert not losses and x.grad.tolist() == [2222.0]
+
+
+@pytest.mark.parametrize("write", [lambda z: z.copy_([5.0]), lambda z: z.zero_()])
 def test_interrupt_ends_a_backward_walk():
     x = leaf(*np.ones(1000))
     y = x
@@ -318,3 +373,56 @@ def test_hook_may_take_the_leaf_off_the_tape():
     x.register_hook(lambda grad: x.requires_grad_(False) and None)
     x.backward(attnnet.Tensor([1.0]))
     assert x.grad is None and not x.requires_grad
+
+
+@pytest.mark.skipif(processes.UNDER_ASAN, reason="a fork leaves AddressSanitizer's own lock behind")
+def test_a_forked_child_trains_what_another_thread_was_at():
+    """The child has no thread that could give back what was claimed when it was forked."""
+    w, claimed, end = leaf(1.0, 2.0), threading.Event(), threading.Event()
+    other = leaf(1.0)
+
+    def wait(grad):
+        claimed.set()
+        end.wait(60)
+
+    y = other * 1.0
+    y.register_hook(wait)  # runs when w's gradient is gathered, as y is older
+    loss = (w * y).sum()
+    thread = threading.Thread(target=loss.backward)
+    thread.start()
+    assert claimed.wait(60)
+    with pytest.raises(RuntimeError, match="another thread"):
+        (w * 3.0).sum().backward()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        (w * 3.0).sum().backward()
+        right = w.grad.tolist() == [3.0, 3.0]
+        errors = []
+
+        def again():
+            try:
+                (w * 3.0).sum().backward()
+            except RuntimeError as error:
+                errors.append(error)
+
+        later = threading.Thread(target=again)
+        later.start()
+        later.join()
+        os._exit(0 if right and not errors and w.grad.tolist() == [6.0, 6.0] else 1)
+    status = os.waitpid(pid, 0)[1]
+    end.set()
+    thread.join()
+    assert status == 0 and w.grad.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.skipif(processes.UNDER_ASAN, reason="a fork leaves AddressSanitizer's own lock behind")
+def test_a_walk_goes_on_in_a_child_that_its_hook_forked():
+    x = leaf(1.0, 2.0)
+    y = x * 2.0
+    pids = []
+    y.register_hook(lambda grad: pids.append(os.fork()))
+    (x * 5.0 + y).sum().backward()
+    if pids == [0]:
+        os._exit(0 if x.grad.tolist() == [7.0, 7.0] else 1)
+    assert os.waitpid(pids[0], 0)[1] == 0 and x.grad.tolist() == [7.0, 7.0]
