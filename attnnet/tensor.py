@@ -198,11 +198,12 @@ class Tensor(_core.Tensor):
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
             raise RuntimeError("deepcopy: only leaf tensors can be copied; detach() this one first")
-        twin = type(self)(self, requires_grad=self.requires_grad)
+        grad = self.grad  # which one that is frozen keeps
+        twin = type(self)(self, requires_grad=self.requires_grad or grad is not None)
         memo[id(self)] = twin
-        if self.grad is not None:
-            twin.grad = Tensor(self.grad)
-        return twin
+        if grad is not None:
+            twin.grad = Tensor(grad)
+        return twin.requires_grad_(self.requires_grad)
 
     def __copy__(self) -> Tensor:
         return type(self)(self, requires_grad=self.requires_grad and self.is_leaf)

@@ -96,9 +96,10 @@ static attn_status call_python_hook(void *context, attn_tensor *gradient,
 static attn_variable *own_variable(const TensorObject *self)
 {
     attn_tensor *t = self->tensor;
-    bool alone = t && t->variable && atomic_load(&t->references) == 1 &&
-                 atomic_load(&t->variable->references) == 1;
-    return alone ? t->variable : NULL;
+    attn_variable *variable = t ? attn_kept_variable(t) : NULL;
+    bool alone = variable && atomic_load(&t->references) == 1 &&
+                 atomic_load(&variable->references) == 1;
+    return alone ? variable : NULL;
 }
 
 static int tensor_traverse(TensorObject *self, visitproc visit, void *arg)
@@ -193,7 +194,7 @@ static int set_requires_grad(TensorObject *self, PyObject *value, void *closure)
 static PyObject *get_grad(TensorObject *self, void *closure)
 {
     (void)closure;
-    attn_variable *variable = self->tensor->variable;
+    attn_variable *variable = attn_kept_variable(self->tensor);
     attn_tensor *grad = variable ? attn_variable_grad(variable) : NULL;
     if (!grad)
         Py_RETURN_NONE;
@@ -219,7 +220,7 @@ static int set_grad(TensorObject *self, PyObject *value, void *closure)
             return -1;
         }
     }
-    attn_variable *variable = self->tensor->variable;
+    attn_variable *variable = attn_kept_variable(self->tensor);
     if (!variable) {
         if (!grad)
             return 0;
@@ -434,8 +435,9 @@ static PyObject *method_remove_hook(TensorObject *self, PyObject *id)
     uint64_t number = PyLong_AsUnsignedLongLong(id);
     if (PyErr_Occurred())
         return NULL;
-    if (self->tensor->variable)
-        attn_variable_remove_hook(self->tensor->variable, number);
+    attn_variable *variable = attn_kept_variable(self->tensor);
+    if (variable)
+        attn_variable_remove_hook(variable, number);
     Py_RETURN_NONE;
 }
 

@@ -167,7 +167,7 @@ static attn_status run_hooks(attn_variable *variable, attn_tensor **gradient)
 static attn_status finish_variable(attn_variable *variable, attn_tensor **gradient)
 {
     ATTN_TRY(run_hooks(variable, gradient));
-    if (variable->node && !variable->retains_grad)
+    if (variable->node ? !variable->retains_grad : variable->since == ATTN_TURNED_OFF)
         return ATTN_OK;
     attn_tensor *sum = NULL, *grad = attn_variable_grad(variable);
     bool seen = grad && (grad->references > 2 || grad->storage->references > 1); /* by others, too */

@@ -1,9 +1,12 @@
 """The tape and the backward walk: gathering, hooks, freed graphs, threads, interrupts."""
 
+import copy
+import gc
 import os
 import signal
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -324,7 +327,134 @@ def test_walks_within_walks_that_return_to_one_tensor():
     assert not losses and x.grad.tolist() == [2222.0]
 
 
+def test_what_was_turned_off_and_on_is_as_before():
+    w = leaf(1.0, 2.0)
+    w.grad = attnnet.Tensor([10.0, 10.0])
+    seen = []
+    handle = w.register_hook(lambda grad: seen.append(grad.tolist()))
+    loss = (w * 2.0).sum()
+    w.requires_grad_(False)
+    assert w.is_leaf and not w.requires_grad and not (w * 2.0).requires_grad
+    assert w.grad.tolist() == [10.0, 10.0]  # still there, as in PyTorch
+    loss.backward(retain_graph=True)
+    assert w.grad.tolist() == [10.0, 10.0]  # but nothing is added
+    twin = copy.deepcopy(w)
+    assert twin.grad.tolist() == [10.0, 10.0] and not twin.requires_grad
+    w.requires_grad_()
+    loss.backward(retain_graph=True)
+    assert w.grad.tolist() == [12.0, 12.0] and seen == [[2.0, 2.0]] * 2
+    w.requires_grad_(False)
+    handle.remove()
+    w.grad = None
+    w.requires_grad_(True)
+    loss.backward()
+    assert w.grad.tolist() == [2.0, 2.0] and len(seen) == 2
+
+
+def test_what_is_turned_off_is_freed_with_its_tensor():
+    before = in_use()
+    w = attnnet.Tensor(np.ones(1 << 16), requires_grad=True)
+    w.grad = attnnet.Tensor(np.ones(1 << 16))
+    w.register_hook(lambda grad, held=w: None)  # a circle
+    gone = weakref.ref(w)
+    w.requires_grad_(False)
+    del w
+    gc.collect()
+    assert gone() is None and in_use() == before
+
+
+def test_an_explanation_leaves_the_loss_to_go_backward():
+    net = attnnet.nn.Sequential(
+        attnnet.nn.Conv2d(3, 5, 3), attnnet.nn.ReLU(), attnnet.nn.AdaptiveAvgPool2d(1),
+        attnnet.nn.Flatten(), attnnet.nn.Linear(5, 4))
+    x = attnnet.Tensor(np.random.default_rng(1).random((2, 3, 8, 8)))
+    gradients = []
+    for explained in (False, True):
+        net.zero_grad()
+        loss = (net(x) * 2.0).sum()
+        if explained:
+            attnnet.explain.cam(net, x, layers="1")
+        loss.backward()
+        gradients.append([p.grad.numpy() for p in net.parameters()])
+    assert all(map(np.array_equal, *gradients))
+
+
+def test_a_hook_may_look_at_its_tensor_as_it_goes():
+    x, seen = leaf(1.0), []
+
+    class Hook:
+        def __call__(self, grad):
+            pass
+
+        def __del__(self):
+            seen.append((x.requires_grad, x.grad.tolist()))
+
+    x.grad = attnnet.Tensor([3.0])
+    handle = x.register_hook(Hook())
+    x.requires_grad = False
+    gc.collect()
+    assert seen == []
+    handle.remove()
+    assert seen == [(False, [3.0])]
+
+
 @pytest.mark.parametrize("write", [lambda z: z.copy_([5.0]), lambda z: z.zero_()])
+def test_a_gradient_wanted_too_late_is_not_recorded():
+    """The gather stands for another thread, which may turn gradients on during an operation."""
+    shape = (2, 16, 4, 4)
+    x, residual = attnnet.Tensor(np.ones(shape)), attnnet.Tensor(np.ones(shape))
+    weight = attnnet.Tensor(np.full((16, 16, 1, 1), 0.1))
+
+    def late(own):
+        for tensor in (x, residual, weight):
+            tensor.requires_grad_(True)
+        return own
+
+    def fused():
+        return attnnet._core.conv2d_batch_norm(
+            x, weight, None, None, (1, 1), (0, 0), 1, None, None, None, None, residual, True, 0.1,
+            True, 1e-5, False)[0]
+
+    def plain():
+        return attnnet.functional.batch_norm(x, None, None, training=True, residual=residual,
+                                             relu=True)
+
+    for work in (plain, fused):
+        for tensor in (x, residual, weight):
+            tensor.requires_grad_(False)
+        attnnet._core.set_peers(late, 1, 2, 0)
+        try:
+            y = work()
+        finally:
+            attnnet._core.set_peers(None, 1, 0, 0)
+        assert x.requires_grad and not y.requires_grad
+        work().sum().backward()
+        assert residual.grad is not None
+
+
+def test_gradients_turned_on_by_another_thread():
+    x = attnnet.Tensor(np.random.default_rng(0).standard_normal((8, 16, 32, 32)))
+    end = threading.Event()
+
+    def turn():
+        while not end.is_set():
+            x.requires_grad_(False)
+            time.sleep(0)
+            x.requires_grad_(True)
+            time.sleep(0)
+
+    thread = threading.Thread(target=turn)
+    thread.start()
+    try:
+        for _ in range(300):
+            y = attnnet.functional.max_pool2d(x, 2)
+            if y.requires_grad:
+                y.sum().backward()
+    finally:
+        end.set()
+        thread.join()
+
+
 def test_interrupt_ends_a_backward_walk():
     x = leaf(*np.ones(1000))
     y = x
