@@ -333,6 +333,19 @@ static PyObject *method_numpy(TensorObject *self, PyObject *unused)
     return array;
 }
 
+/* What is written to an operation's result would get the gradient of what was there before. */
+static bool may_write(const TensorObject *self, const char *function)
+{
+    attn_variable *variable = self->tensor->variable;
+    if (!variable || !variable->node || !attn_grad_enabled())
+        return true;
+    report(attn_fail(ATTN_BAD_STATE,
+                     "%s: the tensor is a result of %s, and the gradient would be that of the old "
+                     "values; use a new tensor, or no_grad() where that is meant",
+                     function, variable->node->operation->name));
+    return false;
+}
+
 static PyObject *method_copy_(TensorObject *self, PyObject *source)
 {
     attn_tensor *values = tensor_from_object(source, "copy_", "source");
@@ -346,6 +359,10 @@ static PyObject *method_copy_(TensorObject *self, PyObject *source)
         attn_tensor_release(values);
         return NULL;
     }
+    if (!may_write(self, "copy_")) {
+        attn_tensor_release(values);
+        return NULL;
+    }
     WITHOUT_GIL(attn_tensor_copy_values(self->tensor, values));
     attn_tensor_touch(self->tensor);
     attn_tensor_release(values);
@@ -356,6 +373,8 @@ static PyObject *method_copy_(TensorObject *self, PyObject *source)
 static PyObject *method_zero_(TensorObject *self, PyObject *unused)
 {
     (void)unused;
+    if (!may_write(self, "zero_"))
+        return NULL;
     memset(attn_data(self->tensor), 0, (size_t)self->tensor->storage->bytes);
     attn_tensor_touch(self->tensor);
     Py_INCREF(self);

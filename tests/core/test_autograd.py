@@ -269,7 +269,8 @@ def test_a_hook_may_walk_back_itself():
     z = attnnet.Tensor([1.0, 1.0], requires_grad=True)
     product = x * z
     stale = (product * product).sum()
-    product.copy_([0.0, 0.0])
+    with attnnet.no_grad():
+        product.copy_([0.0, 0.0])
     y.register_hook(inner)
     (x * 100.0 + y).sum().backward()
     assert x.grad.tolist() == [113.0, 113.0]
@@ -399,6 +400,18 @@ def test_a_hook_may_look_at_its_tensor_as_it_goes():
 
 
 @pytest.mark.parametrize("write", [lambda z: z.copy_([5.0]), lambda z: z.zero_()])
+def test_results_are_not_written_to_where_gradients_are_recorded(write):
+    y = leaf(1.0)
+    z = y * 2.0
+    with pytest.raises(RuntimeError, match=r"_: the tensor is a result of mul, .* no_grad"):
+        write(z)
+    assert z.tolist() == [2.0]
+    with attnnet.no_grad():
+        write(z)
+    write(y)
+    write(z.detach())
+
+
 def test_a_gradient_wanted_too_late_is_not_recorded():
     """The gather stands for another thread, which may turn gradients on during an operation."""
     shape = (2, 16, 4, 4)
