@@ -32,10 +32,10 @@ def _new_tensor(value: ArrayLike) -> _core.Tensor:
 
 def as_pair(value: Pair, function: str, name: str) -> tuple[int, int]:
     """Rows and columns: one integer for both, or two."""
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        return (int(value), int(value))
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        return (int(value[0]), int(value[1]))
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) == 2 and all(isinstance(n, (int, np.integer)) and not isinstance(n, bool)
+                              for n in pair):
+        return (int(pair[0]), int(pair[1]))
     raise ValueError(f"{function}: {name} must be an integer or two of them, got {value!r}")
 
 

@@ -198,11 +198,12 @@ class Tensor(_core.Tensor):
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
             raise RuntimeError("deepcopy: only leaf tensors can be copied; detach() this one first")
-        twin = type(self)(self, requires_grad=self.requires_grad)
+        grad = self.grad  # which one that is frozen keeps
+        twin = type(self)(self, requires_grad=self.requires_grad or grad is not None)
         memo[id(self)] = twin
-        if self.grad is not None:
-            twin.grad = Tensor(self.grad)
-        return twin
+        if grad is not None:
+            twin.grad = Tensor(grad)
+        return twin.requires_grad_(self.requires_grad)
 
     def __copy__(self) -> Tensor:
         return type(self)(self, requires_grad=self.requires_grad and self.is_leaf)
@@ -284,16 +285,24 @@ class Tensor(_core.Tensor):
         return F.permute(self, order)
 
     def unsqueeze(self, dim: int) -> Tensor:
-        """Inserts a dimension of size 1 at position ``dim``."""
-        at = dim + self.ndim + 1 if dim < 0 else dim
+        """Inserts a dimension of size 1 at position ``dim``.
+
+        Raises:
+            IndexError: where there is no such position.
+        """
+        at = _in_range(dim, self.ndim + 1)
         return F.reshape(self, (*self.shape[:at], 1, *self.shape[at:]))
 
     def squeeze(self, dim: int | None = None) -> Tensor:
-        """Drops dimensions of size 1: all of them, or the one named."""
+        """Drops dimensions of size 1: all of them, or the one named.
+
+        Raises:
+            IndexError: where there is no such dimension.
+        """
         if dim is None:
             return F.reshape(self, [n for n in self.shape if n != 1])
-        at = dim % self.ndim
-        if self.shape[at] != 1:
+        at = _in_range(dim, max(self.ndim, 1))
+        if self.shape[at:at + 1] != (1,):  # of one without any there is none at 0 and -1
             return self
         return F.reshape(self, self.shape[:at] + self.shape[at + 1:])
 
@@ -318,6 +327,14 @@ class Tensor(_core.Tensor):
         def var(self, dim: Pair | None = None, correction: int = 1,
                 keepdim: bool = False) -> Tensor: ...
         def split(self, size_or_sections: Pair, dim: int = 0) -> list[Tensor]: ...
+
+
+def _in_range(dim: int, count: int) -> int:
+    """A dimension counted from the front; PyTorch's words where there is none."""
+    if not -count <= dim < count:
+        raise IndexError(f"Dimension out of range (expected to be in range of "
+                         f"[{-count}, {count - 1}], but got {dim})")
+    return dim % count
 
 
 def _as_sizes(sizes: tuple[Any, ...]) -> Sequence[int]:

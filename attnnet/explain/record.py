@@ -129,13 +129,13 @@ def _gradient(tensor: Tensor) -> np.ndarray:
 
 @contextmanager
 def _frozen(model: Module) -> Iterator[None]:
-    """No gradients for parameters inside; what they asked for and had before, afterwards."""
-    asking = [(part, part.grad) for part in model.parameters() if part.requires_grad]
+    """No gradients for parameters inside; those that they have, and their place on the tape of a
+    loss that is still to go backward, stay."""
+    asking = [part for part in model.parameters() if part.requires_grad]
     try:
-        for parameter, _ in asking:
+        for parameter in asking:
             parameter.requires_grad_(False)
         yield
     finally:
-        for parameter, grad in asking:
+        for parameter in asking:
             parameter.requires_grad_()
-            parameter.grad = grad

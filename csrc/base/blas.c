@@ -28,7 +28,7 @@ static void *find(void *library, const char *name)
 }
 
 /* Whether small products come out right, to the bit, in each combination of transpositions. */
-static bool multiplies_right(void)
+static bool multiplies_right(sgemm_function candidate)
 {
     enum { M = 33, N = 47, K = 29, LD = 50 };
     float a[LD * LD], b[LD * LD], c[M * N] = {0};
@@ -38,7 +38,8 @@ static bool multiplies_right(void)
     }
     for (int both = 0; both < 4; both++) {
         const bool ta = both & 1, tb = both & 2;
-        attn_sgemm(ta, tb, M, N, K, 1.0f, a, LD, b, LD, 0.0f, c, N);
+        candidate(ROW_MAJOR, ta ? TRANSPOSE : NO_TRANSPOSE, tb ? TRANSPOSE : NO_TRANSPOSE, M, N, K,
+                  1.0f, a, LD, b, LD, 0.0f, c, N);
         for (int i = 0; i < M * N; i++) {
             float sum = 0.0f;
             for (int k = 0; k < K; k++)
@@ -61,19 +62,18 @@ attn_status attn_blas_load(const char *path)
         dlclose(library);
         return attn_fail(ATTN_BAD_STATE, "%s has no cblas_sgemm", path);
     }
-    sgemm = found;
-    config_text = (text_function)find(library, "openblas_get_config");
-    core_text = (text_function)find(library, "openblas_get_corename");
+    text_function core = (text_function)find(library, "openblas_get_corename");
     threads_function set_threads = (threads_function)find(library, "openblas_set_num_threads");
     if (set_threads)
         set_threads(1);
-    if (!multiplies_right()) {
-        sgemm = NULL;
+    if (!multiplies_right(found)) /* one that was loaded before stays in use */
         return attn_fail(ATTN_BAD_STATE,
                          "%s multiplies wrongly with its core type %s: set OPENBLAS_CORETYPE to "
                          "another one, or ATTNNET_OPENBLAS to another library", path,
-                         attn_blas_core());
-    }
+                         core ? core() : "");
+    sgemm = found;
+    config_text = (text_function)find(library, "openblas_get_config");
+    core_text = core;
     return ATTN_OK;
 }
 

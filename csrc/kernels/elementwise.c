@@ -37,7 +37,7 @@ void KERNEL(unary_backward)(float *dx, const float *dy, const float *x, const fl
 {
     const vf one = vset(1.0f);
     switch (kind) {
-    case ATTN_RELU: MAP_BACKWARD(y, vmask(v > vzero(), d));
+    case ATTN_RELU: MAP_BACKWARD(y, vmask(~(v <= vzero()), d)); /* NaN passes, as in PyTorch */
     case ATTN_SIGMOID: MAP_BACKWARD(y, d * v * (one - v));
     case ATTN_TANH: MAP_BACKWARD(y, d * (one - v * v));
     case ATTN_EXP: MAP_BACKWARD(y, d * v);

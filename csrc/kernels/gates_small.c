@@ -125,7 +125,7 @@ void KERNEL(gate_mlp_backward)(float *dpooled, float *dhidden, float *dlogit, co
     matrix_times_vector(of_last, mlp->w2t, dlogit, K, C);
     for (int64_t i = 0; i < pools; i++) {
         for (int64_t k = 0; k < K; k++)
-            dhidden[i * K + k] = hidden[i * K + k] > 0.0f ? of_last[k] : 0.0f;
+            dhidden[i * K + k] = hidden[i * K + k] <= 0.0f ? 0.0f : of_last[k];
         weighted_rows(dpooled + i * C, dhidden + i * K, 1, mlp->w1, K, C, 1);
     }
 }

@@ -91,7 +91,7 @@ attn_status attn_batch_norm(attn_tensor **y, attn_tensor *x, attn_tensor *weight
                     added ? attn_data(added) : NULL, attn_data(constants), options->relu);
     bn_parameters parameters = {x->layout, options->training, options->relu && !residual};
     attn_tensor *saved[SAVED_COUNT] = {NULL, constants, mask};
-    if (options->training || parameters.relu || (weight && weight->variable))
+    if (options->training || parameters.relu || (weight && attn_wanted(weight)))
         saved[SAVED_X] = x;
     ATTN_GOTO(attn_record(&batch_norm_op, INPUT_COUNT, inputs, 1, &out, &parameters, saved,
                           SAVED_COUNT));

@@ -270,7 +270,7 @@ attn_status attn_binary(attn_tensor **y, attn_tensor *a, attn_tensor *b, attn_bi
     attn_tensor *out;
     ATTN_TRY(attn_broadcast(&out, a, b, kind, ndim, shape, blocked ? ATTN_BLOCKED16 : ATTN_PLAIN));
     attn_tensor *inputs[2] = {a, b}, *saved[3] = {NULL};
-    bool of_a = a->variable, of_b = b->variable; /* whose gradient will be asked for */
+    bool of_a = attn_wanted(a), of_b = attn_wanted(b); /* whose gradient will be asked for */
     if (kind == ATTN_POW || (kind == ATTN_MUL && of_b))
         saved[0] = a;
     if (kind == ATTN_POW || kind == ATTN_DIV || (kind == ATTN_MUL && of_a))

@@ -154,8 +154,8 @@ attn_status attn_convolution(attn_tensor **y, attn_tensor *x, attn_tensor *weigh
     ATTN_GOTO(attn_tensor_as_plain(&weights, weight));
     ATTN_GOTO(run_forward(&out, &in, &plan, x, attn_data(weights), bias, NULL, false));
     attn_tensor *inputs[] = {[INPUT] = x, [WEIGHT] = weight, [BIAS] = bias};
-    attn_tensor *saved[] = {[INPUT] = weight->variable ? in : NULL,
-                            [WEIGHT] = x->variable ? weights : NULL};
+    attn_tensor *saved[] = {[INPUT] = attn_wanted(weight) ? in : NULL,
+                            [WEIGHT] = attn_wanted(x) ? weights : NULL};
     ATTN_GOTO(attn_record(&convolution_op, 3, inputs, 1, &out, &plan, saved, 2));
     *y = attn_tensor_retain(out);
 done:

@@ -225,7 +225,7 @@ attn_status attn_convolution_norm_run(attn_tensor **y, attn_tensor **y_constants
     else
         ATTN_GOTO(normalise(&out, &mask, &norm_plan, z, constants, o,
                             attn_needs_grad(INPUTS, inputs)));
-    bool saves_x = o->weight->variable, saves_weight = o->x->variable;
+    bool saves_x = attn_wanted(o->weight), saves_weight = attn_wanted(o->x);
     attn_tensor *saved[SAVED] = {saves_x ? in : NULL, saves_x ? in_constants : NULL,
                                  saves_weight ? weight : NULL, z, constants, mask};
     ATTN_GOTO(attn_record(&convolution_norm_op, INPUTS, inputs, 1, &out, &parameters, saved,

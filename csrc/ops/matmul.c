@@ -254,7 +254,7 @@ attn_status attn_matmul(attn_tensor **y, attn_tensor *a, attn_tensor *b)
     p.out = attn_data(out), p.left = attn_data(plain_a), p.right = attn_data(plain_b);
     p.left_ld = plan.K, p.right_ld = plan.N;
     run_product(&p);
-    attn_tensor *saved[2] = {b->variable ? plain_a : NULL, a->variable ? plain_b : NULL};
+    attn_tensor *saved[2] = {attn_wanted(b) ? plain_a : NULL, attn_wanted(a) ? plain_b : NULL};
     ATTN_GOTO(attn_record(&matmul_op, 2, (attn_tensor *[]){a, b}, 1, &out, &plan, saved, 2));
     *y = out;
     out = NULL;
@@ -352,7 +352,7 @@ attn_status attn_linear(attn_tensor **y, attn_tensor *x, attn_tensor *weight, at
                  .right = attn_data(weight), .bias = bias ? attn_data(bias) : NULL, .left_ld = C,
                  .right_ld = C, .transpose_right = true};
     run_product(&p);
-    attn_tensor *saved[2] = {weight->variable ? plain : NULL, x->variable ? weight : NULL};
+    attn_tensor *saved[2] = {attn_wanted(weight) ? plain : NULL, attn_wanted(x) ? weight : NULL};
     attn_tensor *inputs[3] = {x, weight, bias};
     ATTN_GOTO(attn_record(&linear_op, 3, inputs, 1, &out, &C, saved, 2));
     *y = out;

@@ -2,14 +2,24 @@
 
 #include <string.h>
 
+/* A long message was cut, perhaps inside a character of a file's name. */
+static void raise_message(PyObject *type)
+{
+    const char *message = attn_message();
+    PyObject *text = PyUnicode_DecodeUTF8(message, (Py_ssize_t)strlen(message), "replace");
+    if (text)
+        PyErr_SetObject(type, text);
+    Py_XDECREF(text);
+}
+
 PyObject *report(attn_status status)
 {
     switch (status) {
     case ATTN_NO_MEMORY:
-        PyErr_SetString(PyExc_MemoryError, attn_message());
+        raise_message(PyExc_MemoryError);
         break;
     case ATTN_BAD_VALUE:
-        PyErr_SetString(PyExc_ValueError, attn_message());
+        raise_message(PyExc_ValueError);
         break;
     case ATTN_CALLBACK: /* the hook's own exception is set */
         if (!PyErr_Occurred())
@@ -20,7 +30,7 @@ PyObject *report(attn_status status)
             PyErr_SetNone(PyExc_KeyboardInterrupt);
         break;
     default:
-        PyErr_SetString(PyExc_RuntimeError, attn_message());
+        raise_message(PyExc_RuntimeError);
     }
     return NULL;
 }

@@ -5,6 +5,8 @@
 #include "../data/augment.h"
 #include "../data/shrink.h"
 
+#include <string.h>
+
 static PyObject *py_permutation(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     ARGUMENTS("permutation");
@@ -24,44 +26,50 @@ static PyObject *py_permutation(PyObject *module, PyObject *const *args, Py_ssiz
     return array;
 }
 
-/* The images as they are: converting a whole data set for one batch would be absurd. Borrowed. */
-static PyArrayObject *take_images(arguments *a)
+/* Images as they are: converting a whole data set for one batch would be absurd. */
+typedef struct {
+    const void *pixels;
+    npy_intp shape[4]; /* N, C, H, W */
+} picture_array;
+
+/* Copied, because what runs Python afterwards (the reading of another argument, a new array) may
+ * change the array. */
+static bool read_images(picture_array *images, PyObject *object, int type, const char *wrong)
 {
-    PyObject *object = take_object(a, "images");
-    if (!object)
-        return NULL;
     PyArrayObject *array = (PyArrayObject *)object;
-    if (!PyArray_Check(object) || PyArray_TYPE(array) != NPY_UINT8 || PyArray_NDIM(array) != 4 ||
-        !PyArray_IS_C_CONTIGUOUS(array)) {
-        PyErr_SetString(PyExc_TypeError,
-                        "augment: images must be a C-contiguous uint8 array (N, C, H, W)");
-        a->failed = true;
-        return NULL;
+    if (!PyArray_Check(object) || PyArray_TYPE(array) != type || PyArray_NDIM(array) != 4 ||
+        !PyArray_ISCARRAY_RO(array)) {
+        PyErr_SetString(PyExc_TypeError, wrong);
+        return false;
     }
-    return array;
+    images->pixels = PyArray_DATA(array);
+    memcpy(images->shape, PyArray_DIMS(array), sizeof images->shape);
+    return true;
 }
 
 /* A number a channel, as float: a new reference. */
-static PyArrayObject *take_channels(arguments *a, const char *name, PyArrayObject *images)
+static PyArrayObject *take_channels(arguments *a, const char *name)
 {
     PyObject *object = take_object(a, name);
     if (!object)
         return NULL;
     PyArrayObject *array = (PyArrayObject *)PyArray_FROMANY(
         object, NPY_FLOAT32, 1, 1, NPY_ARRAY_CARRAY_RO | NPY_ARRAY_FORCECAST);
-    if (array && PyArray_DIM(array, 0) != PyArray_DIM(images, 1)) {
-        PyErr_Format(PyExc_ValueError, "augment: %s has %zd values for %zd channels", name,
-                     (Py_ssize_t)PyArray_DIM(array, 0), (Py_ssize_t)PyArray_DIM(images, 1));
-        Py_CLEAR(array);
-    }
     a->failed = array == NULL;
     return array;
 }
 
-/* What the C function takes for granted, checked. */
-static bool check(const attn_augmentation *how, PyArrayObject *images, PyArrayObject *indices)
+static bool check_channels(const char *name, PyArrayObject *array, const npy_intp *shape)
 {
-    const npy_intp *shape = PyArray_DIMS(images);
+    if (PyArray_DIM(array, 0) != shape[1])
+        PyErr_Format(PyExc_ValueError, "augment: %s has %zd values for %zd channels", name,
+                     (Py_ssize_t)PyArray_DIM(array, 0), (Py_ssize_t)shape[1]);
+    return PyArray_DIM(array, 0) == shape[1];
+}
+
+/* What the C function takes for granted, checked. */
+static bool check(const attn_augmentation *how, const npy_intp *shape, PyArrayObject *indices)
+{
     int64_t smallest = attn_min(shape[2], shape[3]);
     if (shape[2] < 1 || shape[2] > 65535 || shape[3] < 1 || shape[3] > 65535) {
         PyErr_SetString(PyExc_ValueError, "augment: images must be 1 to 65535 pixels wide and high");
@@ -84,16 +92,16 @@ static bool check(const attn_augmentation *how, PyArrayObject *images, PyArrayOb
 }
 
 /* A new float32 array (len(indices), C, H, W). */
-static PyObject *make_batch(PyArrayObject *images, PyArrayObject *indices, PyArrayObject *mean,
-                            PyArrayObject *std, const attn_augmentation *how)
+static PyObject *make_batch(const picture_array *images, PyArrayObject *indices,
+                            PyArrayObject *mean, PyArrayObject *std, const attn_augmentation *how)
 {
-    const npy_intp *shape = PyArray_DIMS(images);
+    const npy_intp *shape = images->shape;
     npy_intp dims[4] = {PyArray_DIM(indices, 0), shape[1], shape[2], shape[3]};
     float *table = PyMem_Malloc((size_t)shape[1] * 256 * sizeof *table);
     PyObject *batch = table ? PyArray_SimpleNew(4, dims, NPY_FLOAT32) : PyErr_NoMemory();
     if (batch) {
         float *out = PyArray_DATA((PyArrayObject *)batch);
-        const uint8_t *pixels = PyArray_DATA(images);
+        const uint8_t *pixels = images->pixels;
         const int64_t *index = PyArray_DATA(indices);
         const float *m = PyArray_DATA(mean), *s = PyArray_DATA(std);
         Py_BEGIN_ALLOW_THREADS
@@ -109,10 +117,10 @@ static PyObject *make_batch(PyArrayObject *images, PyArrayObject *indices, PyArr
 static PyObject *py_augment(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     ARGUMENTS("augment");
-    PyArrayObject *images = take_images(&a);
+    static const char wrong[] = "augment: images must be a C-contiguous uint8 array (N, C, H, W)";
+    PyObject *object = take_object(&a, "images");
     PyArrayObject *indices = take_int64_array(&a, "indices", 1);
-    PyArrayObject *mean = take_channels(&a, "mean", images);
-    PyArrayObject *std = take_channels(&a, "std", images);
+    PyArrayObject *mean = take_channels(&a, "mean"), *std = take_channels(&a, "std");
     attn_augmentation how = {0};
     how.padding = take_int(&a, "padding");
     how.reflect = take_bool(&a, "reflect");
@@ -122,8 +130,11 @@ static PyObject *py_augment(PyObject *module, PyObject *const *args, Py_ssize_t 
     how.seed = take_uint64(&a, "seed");
     how.epoch = take_uint64(&a, "epoch");
     PyObject *batch = NULL;
-    if (take_end(&a) && check(&how, images, indices))
-        batch = make_batch(images, indices, mean, std, &how);
+    picture_array images;
+    if (take_end(&a) && read_images(&images, object, NPY_UINT8, wrong) &&
+        check_channels("mean", mean, images.shape) && check_channels("std", std, images.shape) &&
+        check(&how, images.shape, indices))
+        batch = make_batch(&images, indices, mean, std, &how);
     Py_XDECREF(indices);
     Py_XDECREF(mean);
     Py_XDECREF(std);
@@ -138,12 +149,12 @@ static PyObject *py_shrink(PyObject *module, PyObject *const *args, Py_ssize_t c
     int64_t height = take_int(&a, "height"), width = take_int(&a, "width");
     if (!take_end(&a))
         return NULL;
-    PyArrayObject *images = (PyArrayObject *)object;
-    if (!PyArray_Check(object) || PyArray_TYPE(images) != NPY_FLOAT32 ||
-        PyArray_NDIM(images) != 4 || !PyArray_IS_C_CONTIGUOUS(images))
-        return PyErr_Format(PyExc_TypeError,
-                            "shrink: images must be a C-contiguous float32 array (N, C, H, W)");
-    const npy_intp *shape = PyArray_DIMS(images);
+    picture_array images;
+    if (!read_images(&images, object, NPY_FLOAT32,
+                     "shrink: images must be a C-contiguous float32 array (N, C, H, W), aligned and "
+                     "in the machine's order of bytes"))
+        return NULL;
+    const npy_intp *shape = images.shape;
     if (height < 1 || height > shape[2] || width < 1 || width > shape[3] || shape[2] > 65535 ||
         shape[3] > 65535)
         return PyErr_Format(PyExc_ValueError, "shrink: images of %zd x %zd cannot become %lld x %lld",
@@ -154,7 +165,7 @@ static PyObject *py_shrink(PyObject *module, PyObject *const *args, Py_ssize_t c
     if (!out)
         return NULL;
     float *to = PyArray_DATA((PyArrayObject *)out);
-    const float *from = PyArray_DATA(images);
+    const float *from = images.pixels;
     WITHOUT_GIL(attn_shrink(to, from, shape[0] * shape[1], shape[2], shape[3], height, width));
     return out;
 }

@@ -72,12 +72,14 @@ typedef struct {
 
 #define WORK(statement)                        \
     do {                                       \
+        uint64_t before_ = attn_work_begin();  \
         Py_BEGIN_ALLOW_THREADS                 \
         int64_t begin_ = attn_profile_now();   \
         statement;                             \
         if (begin_)                            \
             profile_call(&a, begin_);          \
         Py_END_ALLOW_THREADS                   \
+        attn_work_end(before_);                \
     } while (0)
 
 /* Adds the call that began then to the profile. */

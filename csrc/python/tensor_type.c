@@ -96,9 +96,10 @@ static attn_status call_python_hook(void *context, attn_tensor *gradient,
 static attn_variable *own_variable(const TensorObject *self)
 {
     attn_tensor *t = self->tensor;
-    bool alone = t && t->variable && atomic_load(&t->references) == 1 &&
-                 atomic_load(&t->variable->references) == 1;
-    return alone ? t->variable : NULL;
+    attn_variable *variable = t ? attn_kept_variable(t) : NULL;
+    bool alone = variable && atomic_load(&t->references) == 1 &&
+                 atomic_load(&variable->references) == 1;
+    return alone ? variable : NULL;
 }
 
 static int tensor_traverse(TensorObject *self, visitproc visit, void *arg)
@@ -193,7 +194,7 @@ static int set_requires_grad(TensorObject *self, PyObject *value, void *closure)
 static PyObject *get_grad(TensorObject *self, void *closure)
 {
     (void)closure;
-    attn_variable *variable = self->tensor->variable;
+    attn_variable *variable = attn_kept_variable(self->tensor);
     attn_tensor *grad = variable ? attn_variable_grad(variable) : NULL;
     if (!grad)
         Py_RETURN_NONE;
@@ -219,7 +220,7 @@ static int set_grad(TensorObject *self, PyObject *value, void *closure)
             return -1;
         }
     }
-    attn_variable *variable = self->tensor->variable;
+    attn_variable *variable = attn_kept_variable(self->tensor);
     if (!variable) {
         if (!grad)
             return 0;
@@ -332,6 +333,19 @@ static PyObject *method_numpy(TensorObject *self, PyObject *unused)
     return array;
 }
 
+/* What is written to an operation's result would get the gradient of what was there before. */
+static bool may_write(const TensorObject *self, const char *function)
+{
+    attn_variable *variable = self->tensor->variable;
+    if (!variable || !variable->node || !attn_grad_enabled())
+        return true;
+    report(attn_fail(ATTN_BAD_STATE,
+                     "%s: the tensor is a result of %s, and the gradient would be that of the old "
+                     "values; use a new tensor, or no_grad() where that is meant",
+                     function, variable->node->operation->name));
+    return false;
+}
+
 static PyObject *method_copy_(TensorObject *self, PyObject *source)
 {
     attn_tensor *values = tensor_from_object(source, "copy_", "source");
@@ -345,6 +359,10 @@ static PyObject *method_copy_(TensorObject *self, PyObject *source)
         attn_tensor_release(values);
         return NULL;
     }
+    if (!may_write(self, "copy_")) {
+        attn_tensor_release(values);
+        return NULL;
+    }
     WITHOUT_GIL(attn_tensor_copy_values(self->tensor, values));
     attn_tensor_touch(self->tensor);
     attn_tensor_release(values);
@@ -355,6 +373,8 @@ static PyObject *method_copy_(TensorObject *self, PyObject *source)
 static PyObject *method_zero_(TensorObject *self, PyObject *unused)
 {
     (void)unused;
+    if (!may_write(self, "zero_"))
+        return NULL;
     memset(attn_data(self->tensor), 0, (size_t)self->tensor->storage->bytes);
     attn_tensor_touch(self->tensor);
     Py_INCREF(self);
@@ -434,8 +454,9 @@ static PyObject *method_remove_hook(TensorObject *self, PyObject *id)
     uint64_t number = PyLong_AsUnsignedLongLong(id);
     if (PyErr_Occurred())
         return NULL;
-    if (self->tensor->variable)
-        attn_variable_remove_hook(self->tensor->variable, number);
+    attn_variable *variable = attn_kept_variable(self->tensor);
+    if (variable)
+        attn_variable_remove_hook(variable, number);
     Py_RETURN_NONE;
 }
 

@@ -5,15 +5,33 @@
 #include "../ops/ops.h"
 #include "tape.h"
 
+#include <pthread.h>
 #include <string.h>
 
 void attn_node_free_saved(attn_node *node); /* tape.c */
 
-static _Thread_local char me; /* its address is the thread's name */
+static _Atomic uint64_t last_name;
+static _Thread_local uint64_t me; /* the thread's name; 0 until its first walk */
+/* In a forked child: the last name given before the fork, and the one thread that lived on. What
+ * the others had claimed is free. */
+static uint64_t lost_up_to, survivor;
+
+static void after_fork(void)
+{
+    lost_up_to = atomic_load(&last_name);
+    survivor = me;
+}
+
+__attribute__((constructor)) static void mind_forks(void)
+{
+    pthread_atfork(NULL, NULL, after_fork);
+}
+
+static bool is_lost(uint64_t thread) { return thread <= lost_up_to && thread != survivor; }
 
 static bool is_mine(const attn_variable *variable)
 {
-    return atomic_load_explicit(&variable->thread, memory_order_relaxed) == &me;
+    return atomic_load_explicit(&variable->thread, memory_order_relaxed) == me;
 }
 
 typedef struct {
@@ -149,7 +167,7 @@ static attn_status run_hooks(attn_variable *variable, attn_tensor **gradient)
 static attn_status finish_variable(attn_variable *variable, attn_tensor **gradient)
 {
     ATTN_TRY(run_hooks(variable, gradient));
-    if (variable->node && !variable->retains_grad)
+    if (variable->node ? !variable->retains_grad : variable->since == ATTN_TURNED_OFF)
         return ATTN_OK;
     attn_tensor *sum = NULL, *grad = attn_variable_grad(variable);
     bool seen = grad && (grad->references > 2 || grad->storage->references > 1); /* by others, too */
@@ -186,23 +204,43 @@ static attn_status check_saved(const attn_node *node)
 typedef struct {
     node_heap heap;
     list leaves; /* met during the walk, finished when no more gradient can come; retained */
+    list taken;  /* in turn a variable that a walk around this one had claimed, and that walk */
 } walk;
+
+/* A walk around this one is handing the variable's gradient on: what comes now is this one's. */
+static attn_status take_over(attn_variable *variable, walk *w)
+{
+    ATTN_TRY(append(&w->taken, variable));
+    attn_status status = append(&w->taken, (void *)variable->walk);
+    if (status == ATTN_OK)
+        variable->walk = w;
+    else
+        w->taken.count--;
+    return status;
+}
 
 /* Walks of several threads may meet at a tensor, a parameter of a network that both use. The first
  * gathers there until it has handed on what it gathered; the others fail. A walk that a hook has
- * begun adds to what the one around it gathers. */
-static attn_status claim(attn_variable *variable, const walk *w)
+ * begun adds to what the one around it gathers, and takes over what that one has gathered whole. */
+static attn_status claim(attn_variable *variable, walk *w)
 {
     char text[160];
-    const void *thread = NULL;
-    if (atomic_compare_exchange_strong(&variable->thread, &thread, &me))
+    uint64_t thread = 0;
+    if (atomic_compare_exchange_strong(&variable->thread, &thread, me)) {
         variable->walk = w;
-    else if (thread != &me)
-        return attn_fail(ATTN_BAD_STATE,
-                         "backward: another thread is computing a gradient of the same tensor, of "
-                         "shape %s; let one end first, or give each thread a copy of the network",
-                         attn_shape_text(text, variable->ndim, variable->shape));
-    return ATTN_OK;
+        return ATTN_OK;
+    }
+    if (thread == me)
+        return variable->pending || variable->walk == w ? ATTN_OK : take_over(variable, w);
+    if (is_lost(thread) && atomic_compare_exchange_strong(&variable->thread, &thread, me)) {
+        variable->pending = NULL; /* not released: its thread may have been about to */
+        variable->walk = w;
+        return ATTN_OK;
+    }
+    return attn_fail(ATTN_BAD_STATE,
+                     "backward: another thread is computing a gradient of the same tensor, of "
+                     "shape %s; let one end first, or give each thread a copy of the network",
+                     attn_shape_text(text, variable->ndim, variable->shape));
 }
 
 static bool holds(const walk *w, const attn_variable *variable)
@@ -211,13 +249,21 @@ static bool holds(const walk *w, const attn_variable *variable)
 }
 
 /* Lets others gather there again; what was gathered and not handed on is dropped. */
-static void leave(attn_variable *variable, const walk *w)
+static void leave(attn_variable *variable, walk *w)
 {
-    if (holds(w, variable)) {
-        attn_tensor_release(variable->pending);
-        variable->pending = NULL;
-        atomic_store(&variable->thread, NULL);
+    if (!holds(w, variable))
+        return;
+    attn_tensor_release(variable->pending);
+    variable->pending = NULL;
+    void **taken = w->taken.items;
+    for (int64_t i = 0; i < w->taken.count; i += 2) {
+        if (taken[i] == variable) { /* back to the walk around this one */
+            variable->walk = taken[i + 1];
+            taken[i] = NULL;
+            return;
+        }
     }
+    atomic_store(&variable->thread, 0);
 }
 
 /* Hands the gradient of one input on: into the variable, whose node joins the heap. A leaf gathers
@@ -237,7 +283,7 @@ static attn_status hand_on(walk *w, attn_variable *variable, attn_tensor *gradie
     /* A node with several outputs is queued once. */
     for (int i = 0; i < variable->node->output_count; i++) {
         attn_variable *sibling = variable->node->outputs[i];
-        if (sibling && sibling != variable && is_mine(sibling) && sibling->pending)
+        if (sibling != variable && holds(w, sibling) && sibling->pending)
             return ATTN_OK;
     }
     return heap_push(&w->heap, variable->node);
@@ -347,6 +393,8 @@ attn_status attn_backward_walk(attn_tensor *y, attn_tensor *gradient, bool retai
     attn_tensor *dy = NULL;
     ATTN_TRY(first_gradient(&dy, y, gradient));
     walk w = {0};
+    if (!me)
+        me = atomic_fetch_add(&last_name, 1) + 1;
     attn_variable_retain(root); /* a hook may take it from y */
     attn_status status = hand_on(&w, root, dy);
     attn_tensor_release(dy);
@@ -373,6 +421,7 @@ attn_status attn_backward_walk(attn_tensor *y, attn_tensor *gradient, bool retai
     }
     attn_object_free(w.heap.items);
     attn_object_free(w.leaves.items);
+    attn_object_free(w.taken.items);
     attn_variable_release(root);
     return status;
 }

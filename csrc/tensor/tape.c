@@ -10,16 +10,40 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all variables
 static _Atomic uint64_t next_sequence;
 static _Atomic uint64_t next_hook;
 static _Thread_local bool grad_disabled;
+static _Atomic uint64_t turned_on; /* how often a leaf was */
+/* What that was when the operation under way began. */
+static _Thread_local uint64_t began = UINT64_MAX;
 
 bool attn_grad_enabled(void) { return !grad_disabled; }
 void attn_set_grad_enabled(bool enabled) { grad_disabled = !enabled; }
+
+uint64_t attn_work_begin(void)
+{
+    uint64_t before = began;
+    began = atomic_load(&turned_on);
+    return before;
+}
+
+void attn_work_end(uint64_t before) { began = before; }
+
+attn_variable *attn_wanted(const attn_tensor *x)
+{
+    attn_variable *variable = x->variable;
+    return variable && variable->since <= began ? variable : NULL;
+}
+
+attn_variable *attn_kept_variable(const attn_tensor *x)
+{
+    attn_variable *variable = x->variable;
+    return variable ? variable : x->parked;
+}
 
 bool attn_needs_grad(int count, attn_tensor *const *inputs)
 {
     if (grad_disabled)
         return false;
     for (int i = 0; i < count; i++)
-        if (inputs[i] && inputs[i]->variable)
+        if (inputs[i] && attn_wanted(inputs[i]))
             return true;
     return false;
 }
@@ -38,13 +62,17 @@ static attn_status variable_new(attn_variable **variable, const attn_tensor *x)
 
 attn_status attn_set_requires_grad(attn_tensor *x, bool wanted)
 {
-    if (wanted)
-        return x->variable ? ATTN_OK : variable_new(&x->variable, x);
-    if (x->variable && x->variable->node)
+    attn_variable *variable = attn_kept_variable(x);
+    if (wanted == (x->variable != NULL))
+        return ATTN_OK;
+    if (!wanted && variable->node)
         return attn_fail(ATTN_BAD_STATE, "requires_grad can only be turned off on a leaf tensor; "
                                          "use detach() on the result of an operation");
-    attn_variable_release(x->variable);
-    x->variable = NULL;
+    if (!variable)
+        ATTN_TRY(variable_new(&variable, x));
+    variable->since = wanted ? atomic_fetch_add(&turned_on, 1) + 1 : ATTN_TURNED_OFF;
+    x->parked = wanted ? NULL : variable;
+    x->variable = wanted ? variable : NULL;
     return ATTN_OK;
 }
 
@@ -225,7 +253,7 @@ attn_status attn_record_sized(const attn_operation *operation, int input_count,
         return ATTN_NO_MEMORY;
     attn_status status = ATTN_OK;
     for (int i = 0; i < input_count; i++)
-        node->inputs[i] = inputs[i] ? attn_variable_retain(inputs[i]->variable) : NULL;
+        node->inputs[i] = inputs[i] ? attn_variable_retain(attn_wanted(inputs[i])) : NULL;
     if (parameters)
         memcpy(node->parameters, parameters, bytes);
     /* Saved tensors are kept as detached twins: an output saved by its own node would otherwise own
@@ -238,11 +266,13 @@ attn_status attn_record_sized(const attn_operation *operation, int input_count,
         node->saved_version[i] = saved[i]->storage->version;
     }
     for (int i = 0; i < output_count; i++) {
-        ATTN_GOTO(variable_new(&outputs[i]->variable, outputs[i]));
-        outputs[i]->variable->node = node;
-        outputs[i]->variable->output = i;
-        node->outputs[i] = outputs[i]->variable;
+        attn_variable *variable;
+        ATTN_GOTO(variable_new(&variable, outputs[i]));
+        variable->node = node;
+        variable->output = i;
+        node->outputs[i] = variable;
         atomic_fetch_add(&node->references, 1);
+        outputs[i]->variable = variable;
     }
 done:
     node_release(node); /* the outputs own it now */

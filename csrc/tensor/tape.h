@@ -23,6 +23,7 @@
 #include "tensor.h"
 
 enum { ATTN_MAX_SAVED = 12 };
+#define ATTN_TURNED_OFF UINT64_MAX
 
 /* Computes the gradients of the inputs. dy[i] is NULL where output i got no gradient (never for
  * all). For each input j with attn_node_wants(node, j), sets dx[j] to a new tensor of the input's
@@ -71,9 +72,10 @@ struct attn_variable {
     /* Guarded by a lock of all variables, for a walk runs without Python's. */
     attn_tensor *grad; /* of a leaf, or retained; owned */
     attn_hook *hooks;
-    /* The thread whose walk gathers here, which alone touches the two below; NULL: none does. */
-    _Atomic(const void *) thread;
-    const void *walk;     /* its walk that began with that */
+    _Atomic uint64_t since; /* of a leaf: when it was turned on; ATTN_TURNED_OFF: it is not */
+    /* The thread whose walk gathers here, which alone touches the two below; 0: none does. */
+    _Atomic uint64_t thread;
+    const void *walk;     /* its walk that does */
     attn_tensor *pending; /* owned */
 };
 
@@ -81,6 +83,15 @@ struct attn_variable {
 bool attn_grad_enabled(void);
 void attn_set_grad_enabled(bool enabled);
 
+/* An operation asks more than once whether a gradient is wanted: before its work, for what only a
+ * backward pass reads, and at its end. Another thread may turn one on in between. So what is turned
+ * on after attn_work_begin, called with Python's lock held, does not count for the calling thread
+ * until attn_work_end, which takes what attn_work_begin returned. */
+uint64_t attn_work_begin(void);
+void attn_work_end(uint64_t before);
+
+/* x's variable as operations are to see it; NULL: no gradient is wanted. */
+attn_variable *attn_wanted(const attn_tensor *x);
 /* Whether an operation on these tensors has to leave a node (NULL entries are allowed). */
 bool attn_needs_grad(int count, attn_tensor *const *inputs);
 
@@ -105,8 +116,11 @@ static inline bool attn_node_wants(const attn_node *node, int input)
  * layout, or where somebody else reads it. */
 attn_tensor *attn_node_gathered(const attn_node *node, int input, attn_layout layout);
 
-/* Leaf or not, makes x want a gradient (or, for a leaf, no longer want one). */
+/* Leaf or not, makes x want a gradient (or, for a leaf, no longer want one: its variable is parked
+ * then, with its gradient and hooks, for the tape may still hold it). */
 attn_status attn_set_requires_grad(attn_tensor *x, bool wanted);
+/* x's variable, wanted or parked. */
+attn_variable *attn_kept_variable(const attn_tensor *x);
 /* A tensor on the same storage that wants no gradient. */
 attn_status attn_detach(attn_tensor **y, const attn_tensor *x);
 

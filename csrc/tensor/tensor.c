@@ -132,6 +132,7 @@ void attn_tensor_release(attn_tensor *x)
         return;
     storage_release(x->storage);
     attn_variable_release(x->variable);
+    attn_variable_release(x->parked);
     attn_object_free(x);
 }
 

@@ -26,7 +26,9 @@ typedef struct {
     int64_t shape[ATTN_MAX_DIMS]; /* always in logical (N, C, H, W) order */
     int64_t size;                 /* number of elements */
     attn_storage *storage;
-    attn_variable *variable; /* NULL: no gradient is wanted */
+    /* NULL: no gradient is wanted. Python may set it while other threads compute with the tensor. */
+    _Atomic(attn_variable *) variable;
+    attn_variable *parked; /* the leaf's variable while no gradient is wanted; owned */
 } attn_tensor;
 
 /* Creation. Contents of an empty tensor are undefined. */

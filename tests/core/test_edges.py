@@ -1,6 +1,7 @@
 """Python's edges: cycles through hooks, weak references, odd arrays at every entrance."""
 
 import gc
+import re
 import weakref
 
 import numpy as np
@@ -268,6 +269,39 @@ def test_dimensions_are_integers(call):
     with pytest.raises(error, match=words):
         work(x)
     assert F.reshape(x, 6).shape == (6,) and F.flatten(x, 2).shape == (2, 3, 1)
+
+
+@pytest.mark.parametrize("call", [
+    (lambda x: x.unsqueeze(5), "[-3, 2], but got 5"),
+    (lambda x: x.unsqueeze(-4), "[-3, 2], but got -4"),
+    (lambda x: x.squeeze(2), "[-2, 1], but got 2"),
+    (lambda x: x.squeeze(-3), "[-2, 1], but got -3"),
+    (lambda x: x[0, 0].squeeze(1), "[-1, 0], but got 1"),
+    (lambda x: x[0, 0].unsqueeze(1), "[-1, 0], but got 1"),
+])  # fmt: skip
+def test_there_is_no_such_dimension(call):
+    work, words = call
+    words = f"Dimension out of range (expected to be in range of {words})"
+    with pytest.raises(IndexError, match=re.escape(words)):
+        work(attnnet.Tensor(np.ones((2, 3))))
+
+
+def test_dimensions_come_and_go():
+    x = attnnet.Tensor(np.ones((2, 1, 3)))
+    shapes = [x.unsqueeze(d).shape for d in range(-4, 4)]
+    assert shapes[:4] == shapes[4:] == [(1, 2, 1, 3), (2, 1, 1, 3), (2, 1, 1, 3), (2, 1, 3, 1)]
+    assert [x.squeeze(d).shape for d in (0, 1, -2, -1)] == [x.shape, (2, 3), (2, 3), x.shape]
+    scalar = x.sum()
+    assert scalar.squeeze(0).shape == scalar.squeeze(-1).shape == ()
+    assert scalar.unsqueeze(-1).shape == (1,)
+
+
+@pytest.mark.parametrize("pair", [1.9, (1.9, 1.9), (1, 2.0), ("1", "1"), (True, 1), (1,), None])
+def test_a_pair_is_of_integers(pair):
+    x, weight = attnnet.Tensor(np.ones((1, 1, 8, 8))), attnnet.Tensor(np.ones((1, 1, 3, 3)))
+    with pytest.raises(ValueError, match="conv2d: stride must be an integer or two of them"):
+        F.conv2d(x, weight, stride=pair)
+    assert F.conv2d(x, weight, stride=[np.int64(3), 2]).shape == (1, 1, 2, 3)
 
 
 def test_a_huge_step_takes_one():

@@ -83,6 +83,33 @@ def test_openblas_that_multiplies_wrongly_is_refused(tmp_path):
     assert "wrong.so multiplies wrongly with its core type X" in done.stderr
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_an_openblas_that_is_refused_leaves_the_one_before_in_use(tmp_path):
+    source, library = tmp_path / "wrong.c", tmp_path / "wrong.so"
+    source.write_text("void cblas_sgemm() {} const char *openblas_get_corename() { return \"X\"; }")
+    subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
+    code = f"""
+        import attnnet, numpy as np
+        from attnnet import _core
+        before = _core.config()
+        try:
+            _core.load_blas({str(library)!r})
+        except RuntimeError as error:
+            assert "core type X" in str(error), error
+        assert _core.config() == before
+        x = attnnet.Tensor(np.full((40, 50), 2.0))
+        assert (x @ x.T).tolist() == [[200.0] * 40] * 40
+    """
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_a_message_cut_inside_a_character(shift):
+    with pytest.raises(RuntimeError, match=r"OpenBLAS could not be loaded: .*é"):
+        _core.load_blas("/" + "x" * shift + "/éöü" * 200)
+
+
 def test_import_loads_no_extra():
     code = """
         import sys, attnnet

@@ -131,6 +131,33 @@ def test_empty_batch_and_other_kinds_of_arrays():
         assert np.array_equal(_core.augment(images, indices, *rest), expected)
 
 
+class Meddler:
+    """A number that changes an array as it is read."""
+
+    def __init__(self, meddle):
+        self.meddle = meddle
+
+    def __index__(self):
+        self.meddle()
+        return 0
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 5, 15), (1, 4, 5, 15), (4, 3, 25, 1), (4, 75), (300,)])
+@pytest.mark.parametrize("at", ["padding", "cutout", "epoch"])
+def test_images_that_change_while_the_arguments_are_read(shape, at):
+    images = images_of(4, 3, 5, 5)
+
+    def meddle():
+        images.shape = shape
+
+    arguments = {**GOOD, "images": images, "indices": [3], at: Meddler(meddle)}
+    if len(shape) == 4 and shape[1] == 3:  # read as what it is now
+        assert _core.augment(*arguments.values()).shape == (1, *shape[1:])
+        return
+    with pytest.raises(ValueError if len(shape) == 4 else TypeError, match=r"channels|uint8"):
+        _core.augment(*arguments.values())
+
+
 GOOD = {"images": images_of(4, 3, 5, 5), "indices": [0], "mean": MEAN, "std": STD, "padding": 0,
         "reflect": False, "flip": 0.0, "alternate": False, "cutout": 0, "seed": 0, "epoch": 0}
 

@@ -37,12 +37,18 @@ def test_half_the_size_is_the_mean_of_four():
     assert np.array_equal(_core.shrink(images, 4, 4), expected)
 
 
+def misaligned():
+    return np.zeros(65, np.uint8)[1:].view(np.float32).reshape(1, 1, 4, 4)
+
+
 @pytest.mark.parametrize("arguments, error, words", [
     ((np.ones((1, 1, 4, 4)), 2, 2), TypeError, "float32"),
     ((np.ones((1, 4, 4), "f4"), 2, 2), TypeError, r"\(N, C, H, W\)"),
     ((np.ones((1, 1, 4, 8), "f4")[..., ::2], 2, 2), TypeError, "contiguous"),
     ((np.ones((1, 1, 4, 4), "f4"), 5, 2), ValueError, "4 x 4 cannot become 5 x 2"),
     ((np.ones((1, 1, 4, 4), "f4"), 2, 0), ValueError, "4 x 4 cannot become 2 x 0"),
+    ((np.ones((1, 1, 4, 4), "f4").view(np.dtype("f4").newbyteorder()), 2, 2), TypeError, "order"),
+    ((misaligned(), 2, 2), TypeError, "aligned"),
     (([[[[1.0]]]], 1, 1), TypeError, "float32")])
 def test_refuses(arguments, error, words):
     with pytest.raises(error, match=words):

@@ -108,6 +108,30 @@ def test_gradient_at_the_kinks():
         np.testing.assert_array_equal(leaf.grad.numpy(), np.zeros(19))
 
 
+def test_every_relu_passes_the_gradient_at_nan():
+    """As PyTorch's does: what went wrong shows in the gradients, too."""
+    images = draw(5, 2, 16, 3, 3)
+    images[1, 3, 1, 1] = np.nan
+    ones = attnnet.Tensor(np.ones(16))
+    zeros = attnnet.Tensor(np.zeros(16))
+    passes = np.where(np.isnan(images), 1.0, images > 0).astype(np.float32)
+    for work in (
+        F.relu,
+        lambda x: F.batch_norm(x, zeros, ones, eps=0.0, relu=True),
+        lambda x: F.batch_norm(x, zeros, ones, eps=0.0, relu=True, residual=x * 0.0),
+    ):
+        for channels in (16, 15):
+            x = attnnet.Tensor(images[:, :channels], requires_grad=True)
+            if channels == 15 and work is not F.relu:
+                continue
+            work(x).backward(np.ones(x.shape))
+            np.testing.assert_array_equal(x.grad.numpy(), passes[:, :channels])
+    w1, b1, w2, b2 = (attnnet.Tensor(draw(seed, *shape), requires_grad=True) for seed, shape
+                      in enumerate(((4, 16, 1, 1), (4,), (16, 4, 1, 1), (16,))))
+    F.sec(attnnet.Tensor(images), w1, b1, w2, b2).sum().backward()
+    assert np.isnan(b1.grad.numpy()).all(), "the ReLU within the gate"
+
+
 @pytest.mark.parametrize("shape", [(5,), (2, 16, 3, 5), (0, 3)], ids=str)
 @pytest.mark.parametrize(
     "bounds", [{"min": -0.1}, {"max": 0.2}, {"min": -0.1, "max": 0.2}], ids=str
