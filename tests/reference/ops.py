@@ -38,7 +38,7 @@ def unbroadcast(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def relu(x):
     x = f64(x)
-    return np.where(x > 0, x, np.where(np.isnan(x), x, 0.0)), lambda dy: (dy * (x > 0),)
+    return np.where(x > 0, x, np.where(np.isnan(x), x, 0.0)), lambda dy: (dy * ~(x <= 0),)
 
 
 def sigmoid(x):
