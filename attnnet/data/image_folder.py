@@ -105,6 +105,9 @@ def _read(path: Path, name: str, image_size: int, channels: int) -> Dataset:
     listing = [(file, label) for label, c in enumerate(classes) for file in _files(path / c)]
     images = np.empty((len(listing), channels, image_size, image_size), np.uint8)
     for i, (file, _) in enumerate(listing):
-        images[i] = read_image(file, image_size, channels)
+        try:
+            images[i] = read_image(file, image_size, channels)
+        except FileNotFoundError as gone:
+            raise DataError(f"{file}: no such file, though it was there a moment ago") from gone
     labels = np.array([label for _, label in listing], np.int64)
     return Dataset(images, labels, classes, name)
