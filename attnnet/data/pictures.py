@@ -98,7 +98,7 @@ def read_image(
         FileNotFoundError: there is no such file.
         DataError: truncated, corrupt, of another kind or too large.
     """
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = size if isinstance(size, (tuple, list)) and len(size) == 2 else (size, size)
     for side in (height, width):
         check_whole("size", side, 1)
     if channels not in MODES:

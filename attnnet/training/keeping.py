@@ -177,13 +177,8 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, optimizer: Any) -> None:
             f"{path}: this training was on other images ({meta.get('data')}; here are {found}); "
             "going on with these would not be the same training."
         )
-    scaled = [list(trainer.data.train.mean), list(trainer.data.train.std)]
-    if meta.get("normalization", scaled) != scaled:
-        raise CheckpointError(
-            f"{path}: this training's images were normalised by (mean, std) "
-            f"{meta['normalization']}; here are {scaled}: going on would not be the same training."
-        )
     checkpoints.fill_model(trainer.evaluated, checkpoint)
+    _check_normalization(trainer, path)
     try:
         if trainer.average is not None:
             state = unpack(meta["average"], checkpoint.optimizer)
@@ -201,6 +196,18 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, optimizer: Any) -> None:
         ) from bad
     trainer.position = Position.from_dict(meta.get("position"), path)
     _check_position(trainer, path)
+
+
+def _check_normalization(trainer: Trainer, path: str) -> None:
+    """Refuses images that are scaled otherwise than those before the stop were; another machine may
+    have come to other last digits."""
+    train = trainer.data.train
+    before, here = trainer.evaluated.normalization, (train.mean, train.std)
+    if len(before[0]) != len(here[0]) or not np.allclose(before, here, rtol=1e-5):
+        raise CheckpointError(
+            f"{path}: this training's images were normalised by (mean, std) {before}, these are by "
+            f"{here}; going on with these would not be the same training."
+        )
 
 
 def _check_position(trainer: Trainer, path: str) -> None:

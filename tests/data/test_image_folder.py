@@ -161,7 +161,8 @@ def test_one_file(tmp_path):
     assert read_image(file, 8, 1).shape == (1, 8, 8)
     for words, message in (((8, 2), "channels is 2; an image file has 1, 3 or 4"),
                            ((0,), "size is 0; expected a whole number of at least 1"),
-                           (((8, -1),), "size is -1"), (((8, 2.5),), "size is 2.5")):  # fmt: skip
+                           (((8, -1),), "size is -1"), (((8, 2.5),), "size is 2.5"),
+                           ((None,), "size is None"), (((8, 8, 8),), r"size is \(8")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             read_image(file, *words)
     with pytest.raises(FileNotFoundError, match=r"none\.png"):

@@ -464,7 +464,7 @@ def test_other_images_are_not_gone_on_with(tmp_path):
         Trainer.resume(tmp_path, data=(train, test), progress=False).fit()
     train, test = attnnet.data.load("shapes", train_count=100, test_count=60)
     train.mean = (0.5, 0.5, 0.5)
-    with pytest.raises(CheckpointError, match=r"normalised by .*here are \[\[0.5, 0.5, 0.5\]"):
+    with pytest.raises(CheckpointError, match=r"normalised by .* these are by \(\(0.5, 0.5, 0.5\)"):
         Trainer.resume(tmp_path, data=(train, test), progress=False).fit()
 
 
