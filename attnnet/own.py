@@ -1,4 +1,5 @@
-"""What users bring: modules that register blocks and networks of their own."""
+"""What users bring: modules that register blocks and networks of their own; and processes that find
+them as this one does."""
 
 from __future__ import annotations
 
@@ -32,6 +33,13 @@ def import_modules(names: Iterable[str], who: str) -> None:
                 f"{who} names {name!r}, which Python does not find ({error}); it looks in {here} "
                 "and where installed modules are."
             ) from None
+
+
+def another_python(code: str) -> list[str]:
+    """The command of a process that runs a line of code, and imports what this process does: by -c
+    and with this very path."""
+    path = [entry or os.getcwd() for entry in sys.path]
+    return [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}; {code}"]
 
 
 def modules_of(model: Module) -> list[str]:

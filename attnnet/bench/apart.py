@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import io
 import multiprocessing
-import os
 import pickle
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from .. import get_num_threads, set_num_threads
+from ..own import another_python
 from .runner import Runner
 from .timing import timed
 
@@ -99,14 +99,11 @@ class Apart(Runner):
 
 def _begin(pipe: int) -> subprocess.Popen:
     """The other process, with the file descriptor of its end of the line."""
-    # By -c and with this very path: what this process imports is what the other does.
-    path = [entry or os.getcwd() for entry in sys.path]
-    code = f"import sys; sys.path[:] = {path!r}; from attnnet.bench.apart import serve; " \
-           f"serve({pipe})"  # fmt: skip
+    command = another_python(f"from attnnet.bench.apart import serve; serve({pipe})")
     # Ctrl-C is this process's to answer: held back there until the other ignores it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        return subprocess.Popen([sys.executable, "-c", code], pass_fds=[pipe])
+        return subprocess.Popen(command, pass_fds=[pipe])
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from ..explain import CAM, cam
-from ..explain.maps import join_layers, scaled_layer
+from ..explain.maps import layer_alone
 from ..tensor import Tensor
 from .engine import Job
 from .record import Record
@@ -74,6 +74,6 @@ def _gap(theirs: np.ndarray, ours: CAM) -> float:
     any: there the nearer of both counts for each image."""
     gaps = np.abs(theirs - ours.maps).max((1, 2))
     if ours.method.principal:
-        turned = join_layers([scaled_layer(-ours.layer_maps[LAYER], ours.maps.shape[1:])])
+        turned = layer_alone(-ours.layer_maps[LAYER], ours.maps.shape[1:])
         gaps = np.minimum(gaps, np.abs(theirs - turned).max((1, 2)))
     return float(gaps.max())

@@ -85,7 +85,7 @@ def dataset_of(args: argparse.Namespace, model: Module, limit: int | None = None
     """
     from ..errors import DataError
     from ..training.names import check_dataset
-    from ..training.setup import at_most, load_named
+    from ..training.setup import at_most, few, load_named
 
     recipe = getattr(model, "recipe", None)
     name, seed = args.dataset, 0
@@ -104,14 +104,10 @@ def dataset_of(args: argparse.Namespace, model: Module, limit: int | None = None
     known = getattr(model, "class_names", None)
     if known is not None and list(known) != list(dataset.classes):
         raise DataError(
-            f"the model knows the classes {_few(known)}, but {dataset.name} has "
-            f"{_few(dataset.classes)}."
+            f"the model knows the classes {few(known, 3)}, but {dataset.name} has "
+            f"{few(dataset.classes, 3)}."
         )
     return dataset
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f", ... ({len(names)})" if len(names) > 3 else "")
 
 
 @dataclass(frozen=True)

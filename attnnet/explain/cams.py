@@ -12,7 +12,7 @@ from ..nn.module import Module
 from .fullgrad import biased, fullgrad, images_at_once
 from .inputs import pictures
 from .layers import Layers, find_layers
-from .maps import join_layers, principal_component, scale, scaled_layer
+from .maps import join_layers, layer_alone, principal_component, scale, scaled_layer
 from .methods import Method, find_method
 from .network_methods import Question
 from .record import Record, record
@@ -118,9 +118,7 @@ class _Part:
     def each(self) -> dict[str, np.ndarray]:
         """What there is a mean of: the maps, under "", and each layer's as if it were alone."""
         size = self.maps.shape[1:]
-        return {"": self.maps} | {
-            name: join_layers([scaled_layer(raw, size)]) for name, raw in self.raw.items()
-        }
+        return {"": self.maps} | {n: layer_alone(raw, size) for n, raw in self.raw.items()}
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,11 @@ def join_layers(layers: Sequence[np.ndarray]) -> np.ndarray:
     return scale(np.maximum(np.stack(layers), 0).mean(0)).astype(np.float32)
 
 
+def layer_alone(raw: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """One layer's raw maps as those of a look at that layer alone."""
+    return join_layers([scaled_layer(raw, size)])
+
+
 def principal_component(weighted: np.ndarray) -> np.ndarray:
     """Projection on the first principal component: (N, C, h, w) -> (N, h, w).
 

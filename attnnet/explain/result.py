@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .image import deprocess, html_image, overlay, stacked
-from .maps import join_layers, scaled_layer
+from .maps import layer_alone
 from .methods import Method
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class CAM:
             raise ValueError(f"layer {name!r} was not looked at, only {', '.join(self.layers)}")
         if name in self.smoothed:
             return self.smoothed[name]
-        return join_layers([scaled_layer(self.layer_maps[name], self.maps.shape[1:])])
+        return layer_alone(self.layer_maps[name], self.maps.shape[1:])
 
     def overlay(self, weight: float = 0.5, colormap: str = "jet") -> np.ndarray:
         """The maps over their images: uint8 (N, H, W, 3).

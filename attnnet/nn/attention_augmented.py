@@ -96,7 +96,7 @@ class AA(AttentionBlock):
         if is_grad_enabled() or x.shape[0] < 2:
             heads = self._attend(kqv)
         else:
-            heads = _joined([self._attend(kqv[i : i + 1]) for i in range(x.shape[0])])
+            heads = F.cat([self._attend(kqv[i : i + 1]) for i in range(x.shape[0])])
         return F.cat([self.conv_out(x), self.attn_out(heads)], 1)
 
     def _attend(self, kqv: Tensor) -> Tensor:
@@ -155,12 +155,5 @@ class AA(AttentionBlock):
 
 def _relative(table: Tensor, length: int) -> Tensor:
     """(2L-1, d) table -> (L, d, L): [query, :, key] is row key - query + L - 1."""
-    rows = _joined([table[length - 1 - i : 2 * length - 1 - i] for i in range(length)])
+    rows = F.cat([table[length - 1 - i : 2 * length - 1 - i] for i in range(length)])
     return F.permute(F.reshape(rows, (length, length, table.shape[1])), (0, 2, 1))
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    """Parts one after the other along the first axis."""
-    while len(parts) > 1:  # cat takes a limited number at once
-        parts = [F.cat(parts[i : i + 32], 0) for i in range(0, len(parts), 32)]
-    return parts[0]

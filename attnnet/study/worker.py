@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from typing import IO, Any
 
+from ..own import another_python
 from .execute import Control, Task, execute
 from .folder import LOG
 
@@ -33,12 +34,10 @@ class Worker:
 
     def __init__(self, task: Task, hear: Callable[[dict[str, Any]], None]) -> None:
         os.makedirs(task.folder, exist_ok=True)
-        # By -c and with this very path: what this process imports is what the child does.
-        path = [entry or os.getcwd() for entry in sys.path]
-        code = f"import sys; sys.path[:] = {path!r}; from attnnet.study.worker import main; main()"
+        command = another_python("from attnnet.study.worker import main; main()")
         with open(os.path.join(task.folder, LOG), "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=log, start_new_session=True,  # Ctrl-C is for the parent, who passes it on
             )  # fmt: skip
         self.pid = self._process.pid

@@ -79,8 +79,8 @@ def load_data(
         )
     if list(train.classes) != list(test.classes):
         raise DataError(
-            f"the training images' classes are {_few(train.classes)}, the test images' "
-            f"{_few(test.classes)}; expected the same, in the same order (from_arrays takes "
+            f"the training images' classes are {few(train.classes, 6)}, the test images' "
+            f"{few(test.classes, 6)}; expected the same, in the same order (from_arrays takes "
             "classes=)."
         )
     train = at_most(train, recipe.limit_train, recipe.seed)
@@ -110,9 +110,9 @@ def load_data(
     return TrainingData(train, held_out, test, loader)
 
 
-def _few(names: Sequence[str]) -> str:
-    rest = f", ... ({len(names)})" if len(names) > 6 else ""
-    return ", ".join(names[:6]) + rest
+def few(names: Sequence[str], most: int) -> str:
+    """The first of some names, and how many there are where that is not all."""
+    return ", ".join(names[:most]) + (f", ... ({len(names)})" if len(names) > most else "")
 
 
 def load_named(
