@@ -24,7 +24,13 @@ _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             "blocks": ["SE", "SEC", "CA", "SA", "AA", "SE_SA", "SEC_SA", "CBAM", "NEW", "NAB"],
             "stages": ["2"],
             "seeds": 2,
-            "recipe": {"epochs": 3, "limit_train": 2500, "limit_test": 1000},
+            "recipe": {
+                "epochs": 3,
+                "batch_size": 16,
+                "lr": 1e-3,
+                "limit_train": 1500,
+                "limit_test": 1000,
+            },
         },
     ),
     "resnet18-cifar100": (
