@@ -25,7 +25,7 @@ from .functional_blocks import new_block as new_block
 from .functional_blocks import sa as sa
 from .functional_blocks import se as se
 from .functional_blocks import sec as sec
-from .operands import Operand, Pair, as_integers, as_pair, as_tensor
+from .operands import Integers, Operand, Pair, as_integers, as_pair, as_tensor
 from .random import next_draw
 
 if TYPE_CHECKING:
@@ -201,14 +201,14 @@ def linear(x: Operand, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 # Reductions
 
 
-def _reduce(kind: Literal["sum", "mean", "amax", "amin", "var"], x: Operand, dim: Pair | None,
+def _reduce(kind: Literal["sum", "mean", "amax", "amin", "var"], x: Operand, dim: Integers | None,
             keepdim: bool, correction: int = 0) -> Tensor:
     x = as_tensor(x)
     dims = tuple(range(x.ndim)) if dim is None else as_integers(dim, kind, "dim")
     return _core.reduce(kind, x, dims, keepdim, correction)
 
 
-def sum(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
+def sum(x: Operand, dim: Integers | None = None, keepdim: bool = False) -> Tensor:
     """Sum over dimensions.
 
     Args:
@@ -223,7 +223,7 @@ def sum(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
     return _reduce("sum", x, dim, keepdim)
 
 
-def mean(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
+def mean(x: Operand, dim: Integers | None = None, keepdim: bool = False) -> Tensor:
     """Mean over dimensions; NaN over zero elements.
 
     Args, Raises: as for :func:`sum`.
@@ -231,7 +231,7 @@ def mean(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
     return _reduce("mean", x, dim, keepdim)
 
 
-def amax(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
+def amax(x: Operand, dim: Integers | None = None, keepdim: bool = False) -> Tensor:
     """Largest value over dimensions. Among equals the gradient goes to the first, in row-major
     order; NaN is larger than everything.
 
@@ -243,14 +243,14 @@ def amax(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
     return _reduce("amax", x, dim, keepdim)
 
 
-def amin(x: Operand, dim: Pair | None = None, keepdim: bool = False) -> Tensor:
+def amin(x: Operand, dim: Integers | None = None, keepdim: bool = False) -> Tensor:
     """Smallest value over dimensions; everything else as for :func:`amax`, and NaN is smaller than
     everything.
     """
     return _reduce("amin", x, dim, keepdim)
 
 
-def var(x: Operand, dim: Pair | None = None, correction: int = 1,
+def var(x: Operand, dim: Integers | None = None, correction: int = 1,
         keepdim: bool = False) -> Tensor:
     """Variance over dimensions: the squared distances from the mean, summed, over n - correction.
 
@@ -299,9 +299,9 @@ def cross_entropy(logits: Operand, target: ArrayLike, label_smoothing: float = 0
     Raises:
         ValueError: for an empty batch, a target or a label_smoothing out of range, or shapes that
             do not fit.
-        TypeError: the target holds no integers.
+        TypeError: the target holds no integers (a Tensor does not: it is float32).
     """
-    return _core.cross_entropy(as_tensor(logits), np.asarray(target), label_smoothing)
+    return _core.cross_entropy(as_tensor(logits), target, label_smoothing)
 
 
 # Images
@@ -327,8 +327,8 @@ def conv2d(x: Operand, weight: Tensor, bias: Tensor | None = None, stride: Pair 
             below 1, a padding below 0, or groups that do not divide C and K.
         TypeError: weight or bias is no Tensor.
     """
-    return _core.conv2d(as_tensor(x), weight, bias, as_pair(stride, "conv2d", "stride"),
-                        as_pair(padding, "conv2d", "padding"), groups)
+    return _core.conv2d(as_tensor(x), weight, bias, as_pair(stride, "conv2d: stride"),
+                        as_pair(padding, "conv2d: padding"), groups)
 
 
 def batch_norm(x: Operand, running_mean: Tensor | None, running_var: Tensor | None,
@@ -380,10 +380,10 @@ def max_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None,
     Raises:
         ValueError: for another number of dimensions, or a window, stride or padding out of range.
     """
-    window = as_pair(kernel_size, "max_pool2d", "kernel_size")
+    window = as_pair(kernel_size, "max_pool2d: kernel_size")
     return _core.max_pool2d(as_tensor(x), window,
-                            window if stride is None else as_pair(stride, "max_pool2d", "stride"),
-                            as_pair(padding, "max_pool2d", "padding"))
+                            window if stride is None else as_pair(stride, "max_pool2d: stride"),
+                            as_pair(padding, "max_pool2d: padding"))
 
 
 def avg_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0,
@@ -397,10 +397,10 @@ def avg_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, paddin
 
     Returns, Raises: as there.
     """
-    window = as_pair(kernel_size, "avg_pool2d", "kernel_size")
+    window = as_pair(kernel_size, "avg_pool2d: kernel_size")
     return _core.avg_pool2d(as_tensor(x), window,
-                            window if stride is None else as_pair(stride, "avg_pool2d", "stride"),
-                            as_pair(padding, "avg_pool2d", "padding"), count_include_pad)
+                            window if stride is None else as_pair(stride, "avg_pool2d: stride"),
+                            as_pair(padding, "avg_pool2d: padding"), count_include_pad)
 
 
 def adaptive_avg_pool2d(x: Operand, output_size: Pair) -> Tensor:
@@ -417,7 +417,7 @@ def adaptive_avg_pool2d(x: Operand, output_size: Pair) -> Tensor:
         ValueError: for another number of dimensions, or an output_size below 1.
     """
     return _core.adaptive_pool2d(
-        as_tensor(x), *as_pair(output_size, "adaptive_avg_pool2d", "output_size"), False)
+        as_tensor(x), *as_pair(output_size, "adaptive_avg_pool2d: output_size"), False)
 
 
 def adaptive_max_pool2d(x: Operand, output_size: Pair) -> Tensor:
@@ -427,7 +427,7 @@ def adaptive_max_pool2d(x: Operand, output_size: Pair) -> Tensor:
     Args, Returns, Raises: as there.
     """
     return _core.adaptive_pool2d(
-        as_tensor(x), *as_pair(output_size, "adaptive_max_pool2d", "output_size"), True)
+        as_tensor(x), *as_pair(output_size, "adaptive_max_pool2d: output_size"), True)
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -452,7 +452,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
 # Shapes
 
 
-def reshape(x: Operand, shape: Pair) -> Tensor:
+def reshape(x: Operand, shape: Integers) -> Tensor:
     """The same elements, in row-major order, in another shape.
 
     Args:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from .tensor import Tensor
 
-Pair = int | Sequence[int]
+Pair = int | tuple[int, int]  # both, or rows and columns
+Integers = int | Sequence[int]
 Operand: TypeAlias = "Tensor | ArrayLike"
 
 
@@ -30,16 +31,21 @@ def _new_tensor(value: ArrayLike) -> _core.Tensor:
     return Tensor(value)
 
 
-def as_pair(value: Pair, function: str, name: str) -> tuple[int, int]:
-    """Rows and columns: one integer for both, or two."""
+def as_pair(value: Pair, name: str, least: int | None = None) -> tuple[int, int]:
+    """Rows and columns: one integer for both, or two.
+
+    Raises:
+        ValueError: for anything else, or a number below ``least``; it begins with ``name``.
+    """
     pair = value if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) == 2 and all(isinstance(n, (int, np.integer)) and not isinstance(n, bool)
-                              for n in pair):
+                              and (least is None or n >= least) for n in pair):
         return (int(pair[0]), int(pair[1]))
-    raise ValueError(f"{function}: {name} must be an integer or two of them, got {value!r}")
+    bound = "" if least is None else f", each at least {least}"
+    raise ValueError(f"{name} must be an integer or two of them{bound}: got {value!r}")
 
 
-def as_integers(value: Pair, function: str, name: str) -> tuple[int, ...]:
+def as_integers(value: Integers, function: str, name: str) -> tuple[int, ...]:
     """One integer, or several."""
     try:
         return tuple(map(index, value)) if isinstance(value, Iterable) else (index(value),)

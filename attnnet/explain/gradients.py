@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..autograd import guided_relu
-from ..nn.layers import pair, positive
+from ..nn.layers import positive
 from ..nn.module import Module
+from ..operands import as_pair
 from .inputs import pictures
 from .maps import scale
 from .record import record, score_batches
@@ -174,8 +175,8 @@ def occlusion(
     """
     x, chosen, batch_size = _arguments(model, images, target, batch_size)
     chosen = _predicted(model, x, chosen, batch_size)
-    height, width = pair(window, "window", 1)
-    down, across = pair(stride, "stride", 1)
+    height, width = as_pair(window, "window", 1)
+    down, across = as_pair(stride, "stride", 1)
     if height > x.shape[2] or width > x.shape[3]:
         raise ValueError(f"window {(height, width)} is larger than the images, {x.shape[2:]}")
     whole = score_batches(model, x, chosen, batch_size)

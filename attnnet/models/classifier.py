@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..markup import folded
-from ..nn.layers import pair, positive
+from ..nn.layers import positive
 from ..nn.module import Module
 from ..nn.registry import make_block
 from ..nn.summary import Summary, structure_html, summarise
+from ..operands import as_pair
 from .placement import Placement
 from .predict import Prediction, Predictions, probabilities
 
@@ -38,7 +39,7 @@ class Classifier(Module):
         self.block_name = placement.name
         self.num_classes = positive(num_classes, "num_classes")
         self.in_channels = positive(in_channels, "in_channels")
-        self.image_size = pair(image_size, "image_size", 1)
+        self.image_size = as_pair(image_size, "image_size", 1)
 
     @property
     def config(self) -> dict[str, Any]:

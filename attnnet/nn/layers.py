@@ -11,29 +11,11 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
+from ..operands import Pair, as_pair
 from ..tensor import Tensor
 from . import init
 from .module import Module
 from .parameter import Parameter
-
-Size = int | tuple[int, int]
-
-
-def pair(value: Any, name: str, least: int = 0) -> tuple[int, int]:
-    """An int or two ints (rows, columns) as a tuple of two.
-
-    Raises:
-        ValueError: for anything else, or a number below ``least``.
-    """
-    both = (value, value) if isinstance(value, (int, np.integer)) else value
-    fits = (
-        isinstance(both, (tuple, list))
-        and len(both) == 2
-        and all(isinstance(v, (int, np.integer)) and v >= least for v in both)
-    )
-    if not fits:
-        raise ValueError(f"{name} must be an int or two ints, each at least {least}: got {value!r}")
-    return int(both[0]), int(both[1])
 
 
 def positive(value: Any, name: str) -> int:
@@ -68,18 +50,18 @@ class Conv2d(Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Size,
-        stride: Size = 1,
-        padding: Size = 0,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
         groups: int = 1,
         bias: bool = True,
     ) -> None:
         super().__init__()
         self.in_channels = positive(in_channels, "in_channels")
         self.out_channels = positive(out_channels, "out_channels")
-        self.kernel_size = pair(kernel_size, "kernel_size", 1)
-        self.stride = pair(stride, "stride", 1)
-        self.padding = pair(padding, "padding")
+        self.kernel_size = as_pair(kernel_size, "kernel_size", 1)
+        self.stride = as_pair(stride, "stride", 1)
+        self.padding = as_pair(padding, "padding", 0)
         self.groups = positive(groups, "groups")
         if in_channels % groups or out_channels % groups:
             raise ValueError(

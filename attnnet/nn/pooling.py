@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from .. import functional as F
+from ..operands import Pair, as_pair
 from ..tensor import Tensor
-from .layers import Size, pair
 from .module import Module
 
 
 class _Pool(Module):
     """Window, stride and padding, shared by the two windowed pools."""
 
-    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
+    def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
         super().__init__()
-        self.kernel_size = pair(kernel_size, "kernel_size", 1)
-        self.stride = self.kernel_size if stride is None else pair(stride, "stride", 1)
-        self.padding = pair(padding, "padding")
+        self.kernel_size = as_pair(kernel_size, "kernel_size", 1)
+        self.stride = self.kernel_size if stride is None else as_pair(stride, "stride", 1)
+        self.padding = as_pair(padding, "padding", 0)
         if any(2 * p > k for p, k in zip(self.padding, self.kernel_size, strict=True)):
             raise ValueError(
                 f"padding must be at most half of kernel_size: got {padding} and {kernel_size}"
@@ -48,9 +48,9 @@ class AvgPool2d(_Pool):
 
 
 class _AdaptivePool(Module):
-    def __init__(self, output_size: Size) -> None:
+    def __init__(self, output_size: Pair) -> None:
         super().__init__()
-        self.output_size = pair(output_size, "output_size", 1)
+        self.output_size = as_pair(output_size, "output_size", 1)
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"

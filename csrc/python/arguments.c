@@ -266,8 +266,10 @@ PyArrayObject *take_int64_array(arguments *a, const char *name, int ndim)
         return NULL;
     }
     if (!PyArray_ISINTEGER(raw) && PyArray_SIZE(raw) > 0) {
-        PyErr_Format(PyExc_TypeError, "%s: %s must hold integers, got dtype %R", a->function, name,
-                     (PyObject *)PyArray_DESCR(raw));
+        PyErr_Format(PyExc_TypeError,
+                     "%s: %s must hold integers, as a list or an array of them does; got %R%s",
+                     a->function, name, (PyObject *)PyArray_DESCR(raw),
+                     PyObject_TypeCheck(object, attn_tensor_type) ? " (a Tensor is float32)" : "");
         a->failed = true;
     } else if (PyArray_NDIM(raw) != ndim) {
         PyObject *shape = PyObject_GetAttrString((PyObject *)raw, "shape");

@@ -231,6 +231,18 @@ def test_cross_entropy_says_what_is_wrong(shape, target, words):
         assert word in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ([0.0, 1.0], r"target must hold integers, .* got dtype\('float64'\)$"),
+        (attnnet.Tensor([0, 1]), r"got dtype\('float32'\) \(a Tensor is float32\)$"),
+    ],
+)
+def test_cross_entropy_wants_integers(target, words):
+    with pytest.raises(TypeError, match=words):
+        F.cross_entropy(attnnet.Tensor(np.zeros((2, 3))), target)
+
+
 # ---- products -------------------------------------------------------------------------------
 
 
