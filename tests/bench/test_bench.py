@@ -374,7 +374,7 @@ def test_torch_runs_the_same_network(bfloat16):
     from attnnet.bench.peers.torch_engine import TorchEngine
 
     engine = TorchEngine("torch", channels_last=True, bfloat16=bfloat16)
-    job = Job("resnet18", "NEW_12", 4, 10)
+    job = Job("vgg11", "NEW_12", 2, 10)
     for found in (
         *networks.inference([Attnnet(), engine], 1, [job]),
         *networks.training([Attnnet(), engine], 1, [job]),
