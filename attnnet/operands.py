@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .tensor import Tensor
 
-Pair = int | tuple[int, int]  # both, or rows and columns
+Pair = int | tuple[int, int] | list[int]  # both, or rows and columns
 Integers = int | Sequence[int]
 Operand: TypeAlias = "Tensor | ArrayLike"
 

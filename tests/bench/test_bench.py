@@ -368,13 +368,13 @@ def test_only_whole_attention_maps_need_a_smaller_batch():
     assert networks.smaller(Job("resnet18", "CBAM_12", 128)).batch == 128
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_torch_runs_the_same_network(bfloat16):
+@pytest.mark.parametrize(("arch", "bfloat16"), [("resnet18", False), ("vgg11", True)])
+def test_torch_runs_the_same_network(arch, bfloat16):
     pytest.importorskip("torch")
     from attnnet.bench.peers.torch_engine import TorchEngine
 
     engine = TorchEngine("torch", channels_last=True, bfloat16=bfloat16)
-    job = Job("vgg11", "NEW_12", 2, 10)
+    job = Job(arch, "NEW_12", 4, 10)
     for found in (
         *networks.inference([Attnnet(), engine], 1, [job]),
         *networks.training([Attnnet(), engine], 1, [job]),

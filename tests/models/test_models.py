@@ -151,7 +151,10 @@ def test_inputs_that_do_not_fit(training):
         (lambda: attnnet.vgg19(image_size=31), "halves the image five times.*at least 32"),
         (lambda: attnnet.resnet18(num_classes=0), "num_classes must be an int of at least 1"),
         (lambda: attnnet.resnet18(in_channels=2.5), "in_channels must be an int"),
-        (lambda: attnnet.resnet18(image_size="big"), "image_size must be an integer or two"),
+        (
+            lambda: attnnet.resnet18(image_size="big"),
+            "image_size must be an integer or two of them, each at least 1: got 'big'",
+        ),
         (lambda: attnnet.vgg11(dropout=2), "between 0 and 1, but got 2"),
         (lambda: attnnet.vgg11("NEW_6"), "there is no stage 6; stages are 1 to 5"),
         (lambda: attnnet.vgg16("VGG19"), "unknown block placement 'VGG19'. Did you mean 'VGG16'"),
