@@ -32,9 +32,10 @@ def sentence(row: Row) -> str:
     gap, p = row.difference, row.p
     figures = f"{gap.mean:+.2f} points (95 % interval {gap.low:+.2f} to {gap.high:+.2f}"
     if math.isnan(p):
+        seeds = "both seeds" if gap.count == 2 else f"all {gap.count} seeds"
         text = (
-            f"not told apart from the base: all {gap.count} seeds differ by the same "
-            f"{gap.mean:+.2f} points, so that nothing says how far seeds spread."
+            f"not told apart from the base: {seeds} differ by the same {gap.mean:+.2f} points, "
+            "so that nothing says how far seeds spread."
         )
         return lead + text + _needed(row) + _missing(row)
     figures += f"; p {p_text(p)}{_corrected(row)}), over {_seeds(gap.count)}."

@@ -100,7 +100,7 @@ def test_seeds_that_differ_by_the_same_are_no_proof(tmp_path):
     make(tmp_path / "s", plan(blocks=["SE"], seeds=2), SKILL)
     row = row_of(Results(str(tmp_path / "s")), "SE_1")
     assert row.verdict == "not told apart"
-    assert "all 2 seeds differ by the same +6.00 points" in row.sentence
+    assert "both seeds differ by the same +6.00 points" in row.sentence
 
 
 def write_rights(folder, of, right):
@@ -117,7 +117,7 @@ def test_differences_that_only_rounding_tells_apart_are_the_same(tmp_path):
     row = row_of(write_rights(tmp_path / "s", plan(blocks=["SE"], seeds=2), right), "SE_1")
     assert len(set(row.differences.values())) == 2, "no test of rounding"
     assert row.verdict == "not told apart" and math.isnan(row.p)
-    assert "all 2 seeds differ by the same +1.90 points" in row.sentence
+    assert "both seeds differ by the same +1.90 points" in row.sentence
     assert row.seeds_for_half is None
 
 
